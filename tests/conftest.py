@@ -1,0 +1,32 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*args, cwd=None, timeout=600, **env):
+    "Run a command as a user would; what it printed and its status."
+    e = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | env   # nbdev does nothing where IN_TEST is set
+    return subprocess.run([str(a) for a in args], cwd=cwd, env=e, capture_output=True, text=True, timeout=timeout)
+
+
+def mpq(*args, **kw): return run(Path(sys.executable).parent/'mpq', *args, **kw)
+
+
+@pytest.fixture(scope='session')
+def demo():
+    "The demo model and its tokenizer."
+    from mpq_nb.models import demo_model
+    return demo_model()
+
+
+@pytest.fixture(scope='session')
+def data():
+    "A folder that mirrors hub names, from the environment."
+    d = os.environ.get('MPQ_DATA')
+    if not d: pytest.skip('no benchmark data: set MPQ_DATA to a folder that mirrors hub names')
+    return d

@@ -1,0 +1,25 @@
+"Run notebooks top to bottom and keep what they show: results and figures, not progress bars or warnings of other libraries."
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+
+def telling(output):
+    "Is this output for a reader?"
+    if output.output_type == 'stream': return output.name == 'stdout'
+    return 'application/vnd.jupyter.widget-view+json' not in output.get('data', {})
+
+
+def execute(path):
+    nb = nbformat.read(path, as_version=4)
+    NotebookClient(nb, timeout=1200, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}).execute()
+    for c in nb.cells:
+        if c.cell_type == 'code': c.outputs = [o for o in c.outputs if telling(o)]
+    nb.metadata.pop('widgets', None)
+    nbformat.write(nb, path)
+
+
+if __name__ == '__main__':
+    for p in sys.argv[1:]: print(p, flush=True); execute(Path(p))

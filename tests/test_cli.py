@@ -1,0 +1,97 @@
+"The `mpq` command in a process of its own, on the demo model and on bad input."
+import json
+
+import pytest
+from conftest import mpq
+
+
+@pytest.fixture(scope='module')
+def result(tmp_path_factory):
+    "The demo with fewer tokens, in a fresh folder."
+    out = tmp_path_factory.mktemp('demo')/'demo'
+    r = mpq('demo', '-o', out, '-n', 6, '--length', 192)
+    assert r.returncode == 0, r.stderr[-3000:]
+    return out, json.loads((out/'table.json').read_text())
+
+
+@pytest.mark.timeout(900)
+def test_demo_writes_everything(result):
+    out, _ = result
+    assert {p.name for p in out.iterdir()} == {'scores.safetensors', 'recipes', 'table.md', 'table.json', 'figure.png', 'packed'}
+    assert (out/'figure.png').read_bytes()[:4] == b'\x89PNG'
+    assert 'ours @ 5' in (out/'table.md').read_text()
+
+
+@pytest.mark.parametrize('b', ['4.5', '5'])
+@pytest.mark.parametrize('naive', ['head', 'tail'])
+def test_ours_is_below_the_naive_recipes(result, b, naive):
+    d = result[1]['paired'][f'ours @ {b} - {naive} @ {b}']
+    assert d['diff'] < -2 * d['se'] < 0
+    rows = result[1]['rows']
+    assert rows[f'ours @ {b}']['bits'] <= float(b) and rows[f'{naive} @ {b}']['bits'] <= float(b)
+
+
+def test_more_bits_less_kl(result):
+    kl = [result[1]['rows'][n]['kl'] for n in ('pure MXFP4', 'ours @ 4.5', 'ours @ 5', 'ours @ 6', 'BF16')]
+    assert kl == sorted(kl, reverse=True) and kl[-1] < 0.01
+
+
+def test_packed_checkpoint_is_the_simulated_model(result):
+    v = result[1]['packed']
+    assert v['ok'] and v['kl'] < 1e-3 and abs(v['bpw'] - v['bpw_expected']) < 1e-9
+
+
+def test_packed_checkpoint_generates(result):
+    "Loaded by transformers alone, as its user would."
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    folder = str(result[0]/'packed')
+    model, tok = AutoModelForCausalLM.from_pretrained(folder, device_map='cpu'), AutoTokenizer.from_pretrained(folder)
+    ids = tok.apply_chat_template([{'role': 'user', 'content': 'What is the capital of France?'}], return_tensors='pt',
+                                  add_generation_prompt=True, return_dict=True)
+    with torch.no_grad(): out = model.generate(**ids, max_new_tokens=12, do_sample=False)
+    assert 'Paris' in tok.decode(out[0, ids.input_ids.shape[1]:])
+
+
+@pytest.mark.parametrize('args, says', [
+    (['score', 'demo', '--schemes', 'MXFP4,MXFP9'], "unknown scheme 'MXFP9'"),
+    (['score', './nowhere'], "there is no model at './nowhere'"),
+    (['score', 'EMPTY'], 'has no config.json'),
+    (['allocate', 'SCORES', '--bits', '3.9'], 'feasible is 4 to 8 bits'),
+    (['allocate', 'TRUNCATED', '--bits', '5'], 'is not a whole scores file'),
+    (['evaluate', 'demo', '--recipe', 'OTHER'], 'recipe is for another model: '),
+    (['quantize', 'demo', 'MXFP', '-o', 'TMP/x'], 'is not a weight-only integer format'),
+], ids=lambda a: a[0] if isinstance(a, list) else '')
+def test_bad_input_is_one_line_and_status_2(result, tmp_path, args, says):
+    out, _ = result
+    (tmp_path/'empty').mkdir()
+    whole = (out/'scores.safetensors').read_bytes()
+    (tmp_path/'cut.safetensors').write_bytes(whole[:len(whole)//2])
+    recipe = out/'recipes'/'ours-5.json'
+    (tmp_path/'other.json').write_text(recipe.read_text().replace('model.layers.0.', 'model.layers.99.'))
+    mx = mpq('allocate', out/'scores.safetensors', '--bits', 5, '--schemes', 'MXFP4,MXFP8', '-o', tmp_path/'mx.json') if 'SCORES' in args else None
+    assert mx is None or mx.returncode == 0
+    names = dict(EMPTY=tmp_path/'empty', SCORES=out/'scores.safetensors', TRUNCATED=tmp_path/'cut.safetensors',
+                 OTHER=tmp_path/'other.json', MXFP=recipe)
+    r = mpq(*[str(names.get(a, a)).replace('TMP', str(tmp_path)) for a in args])
+    errors = [l for l in r.stderr.splitlines() if l.startswith('mpq: error: ')]
+    assert r.returncode == 2 and len(errors) == 1 and says in errors[0] and 'Traceback' not in r.stderr, r.stderr
+
+
+def test_json_is_all_there_is_on_stdout(result, tmp_path):
+    r = mpq('allocate', result[0]/'scores.safetensors', '--bits', 5, '--json', '-o', tmp_path/'r.json')
+    assert r.returncode == 0 and json.loads(r.stdout)['bits'] <= 5
+
+
+def test_interrupted_demo_resumes_from_its_scores(result):
+    "A second run uses the scores of the first: nothing is scored twice."
+    from mpq_nb.models import demo_model
+    from mpq_nb.sensitivity import Scores
+    import torch
+    from mpq_nb import calibration as C
+    from mpq_nb.cli import _demo_scores
+    half, tok = demo_model(torch.bfloat16)
+    toks = C.tokens('self', tok, half, 6, 192)
+    before = (result[0]/'scores.safetensors').stat().st_mtime_ns
+    assert torch.equal(_demo_scores(result[0], toks, half).loss, Scores.load(result[0]/'scores.safetensors').loss)
+    assert (result[0]/'scores.safetensors').stat().st_mtime_ns == before

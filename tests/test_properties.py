@@ -1,0 +1,118 @@
+"Invariants that hold for all inputs, not only for the examples in the notebooks."
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra.numpy import arrays
+
+from auto_round.data_type.mxfp import quant_mx
+from mpq_nb.allocation import Recipe, allocate, head, knapsack, random, tail
+from mpq_nb.models import Layer, layers, tiny_model
+from mpq_nb.quantization import quantized
+from mpq_nb.schemes import bits, bpw, qdq, stored_bits
+from mpq_nb.sensitivity import Scores, score
+
+many = settings(max_examples=200, deadline=None)
+few = settings(max_examples=25, deadline=None)
+edges = [float(np.float32(v)) for v in (0., -0., 1e-45, -3e-39, 6., 448., 2.**-127, 2.**100, 1, 2, 2.5, 3.5, 5, 3.9999998, 15.999999)]
+floats = st.floats(-2.**100, 2.**100, width=32) | st.sampled_from(edges)
+matrices = arrays(np.float32, st.tuples(st.integers(1, 4), st.sampled_from([32, 64, 50, 7])), elements=floats)
+
+
+@many
+@given(matrices, st.sampled_from([4, 6, 8]), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_mx_is_bit_identical_to_autorounds(x, b, dtype):
+    x = torch.from_numpy(x).to(dtype)
+    assert torch.equal(qdq(x, f'MXFP{b}'), quant_mx(x, bits=b, group_size=32)[0])
+
+
+@many
+@given(matrices, st.sampled_from(['MXFP4', 'MXFP6', 'MXFP8']))
+def test_quantizing_twice_changes_nothing(x, name):
+    once = qdq(torch.from_numpy(x), name)
+    assert torch.equal(qdq(once, name), once)
+
+
+@many
+@given(st.sampled_from(['W2A16', 'W3A16', 'W4A16G64', 'W8A16G32', 'MXFP4', 'MXFP8', 'NVFP4', 'GGUF:Q4_K_S', 'BF16']),
+       st.integers(1, 4000), st.integers(1, 4000))
+def test_stored_bits_are_never_fewer_than_payload(name, o, i):
+    assert stored_bits(name, (o, i)) >= bits(name) * o * i
+    assert bpw(name, (o, i)) >= bits(name)
+
+
+def scores(loss, shapes):
+    ls = tuple(Layer(f'blocks.{i}.w', s, i) for i, s in enumerate(shapes))
+    return Scores(torch.tensor(loss), ls, tuple((l.name,) for l in ls), ('W2A16', 'W4A16', 'W8A16'))
+
+
+problems = st.integers(2, 5).flatmap(lambda n: st.tuples(
+    st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=n, max_size=n),
+    st.lists(st.tuples(st.integers(1, 9).map(lambda v: v*32), st.integers(1, 9).map(lambda v: v*32)), min_size=n, max_size=n)))
+
+
+@many
+@given(problems, st.floats(2, 8))
+def test_allocation_is_optimal_and_within_budget(problem, budget):
+    s = scores(*problem)
+    r = allocate(s, bits=budget)
+    assert r.bits <= budget + 1e-9
+    size = [[o*i*bits(q) for q in s.schemes] for o, i in problem[1]]
+    limit = budget * sum(o*i for o, i in problem[1]) + 1e-6
+    best = min(sum(s.loss[g, q].item() for g, q in enumerate(c)) for c in itertools.product(range(3), repeat=len(size))
+               if sum(size[g][q] for g, q in enumerate(c)) <= limit)
+    assert r.loss == pytest.approx(best, rel=1e-5, abs=1e-9)
+
+
+@many
+@given(problems, st.floats(2, 8), st.floats(2, 8))
+def test_a_larger_budget_never_loses_more(problem, a, b):
+    s = scores(*problem)
+    assert allocate(s, bits=max(a, b)).loss <= allocate(s, bits=min(a, b)).loss + 1e-6
+
+
+@many
+@given(problems, st.floats(2, 8), st.integers(0, 9))
+def test_baselines_meet_their_budget(problem, budget, seed):
+    s = scores(*problem)
+    for r in (head(s, bits=budget), tail(s, bits=budget), random(s, seed, bits=budget)): assert r.bits <= budget + 1e-9
+
+
+@few
+@given(problems, st.floats(2.2, 8))
+def test_recipes_survive_the_round_trip(problem, budget):
+    import tempfile
+    r = allocate(scores(*problem), bits=budget)
+    with tempfile.TemporaryDirectory() as d: back = Recipe.load(r.save(f'{d}/r.json'))
+    assert (back.schemes, back.shapes, back.budget, back.loss, back.made) == (r.schemes, r.shapes, r.budget, r.loss, r.made)
+
+
+@few
+@given(st.lists(st.sampled_from(['MXFP4', 'NVFP4', 'W2A16G32', 'GGUF:Q4_K_S', 'BF16', 'FP8_STATIC']), min_size=14, max_size=14))
+def test_quantized_leaves_the_model_as_it_was(names):
+    m = tiny_model(hidden_size=256, intermediate_size=256, head_dim=64)   # wide enough for a K-quant block
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    ls = layers(m)
+    with quantized(m, Recipe({l.name: n for l, n in zip(ls, names)}, {l.name: l.shape for l in ls})): m(torch.tensor([[1, 2, 3]]))
+    assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
+
+
+@few
+@given(st.integers(0, 10**6), st.sampled_from(['llama', 'qwen3', 'gemma3']))
+def test_a_row_of_scores_does_not_depend_on_its_company(seed, family):
+    ids = torch.randint(3, 256, (3, 16), generator=torch.Generator().manual_seed(seed))
+    m = tiny_model(family)
+    together = score(m, ids, ('MXFP4', 'W4A16G32')).samples
+    alone = torch.cat([score(m, ids[i:i+1], ('MXFP4', 'W4A16G32')).samples for i in range(3)])
+    assert torch.allclose(together, alone, rtol=1e-3, atol=1e-6)
+
+
+def test_knapsack_with_sizes_of_a_large_model():
+    rng = np.random.default_rng(0)
+    loss = np.sort(rng.random((252, 4)), 1)[:, ::-1] * 1e-7
+    sizes = rng.integers(10**6, 10**8, (252, 1)) * np.array([2, 3, 4, 8]) + rng.integers(0, 7, (252, 1))   # no common divisor
+    limit = int(sizes[:, 0].sum() * 1.7)
+    choice, gap = knapsack(loss.copy(), sizes, limit)
+    assert sizes[np.arange(252), choice].sum() <= limit and gap < 1e-4
