@@ -6,7 +6,7 @@
 __all__ = ['TASKS', 'logprobs', 'Reference', 'reference', 'Evaluation', 'compare_logprobs', 'evaluate', 'mean_se', 'Paired',
            'paired', 'table', 'TaskResults', 'lm_eval_tasks', 'manual_text']
 
-# %% ../nbs/06_evaluation.ipynb #7e93164b
+# %% ../nbs/06_evaluation.ipynb #88b33d70
 import hashlib, os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,18 +18,18 @@ from fastcore.basics import patch
 from scipy import stats
 from tqdm.auto import tqdm
 
-from .calibration import as_tokens
+from .calibration import as_tokens, check_batch
 from .models import cache_dir
-from .schemes import InputError, unknown
+from .schemes import InputError, check_finite, unknown
 from .sensitivity import _markdown
 
-# %% ../nbs/06_evaluation.ipynb #95c19d91
+# %% ../nbs/06_evaluation.ipynb #14625b87
 def logprobs(model,             # A decoder from transformers
              ids: torch.Tensor, # Token ids [n, T]
             ) -> torch.Tensor:  # [n, T-1, V], float32, on the CPU
     "Log-probabilities of the next token at every position that has one."
     with torch.no_grad(): logits = model(ids.to(model.device), use_cache=False).logits[:, :-1]
-    return logits.float().log_softmax(-1).cpu()
+    return check_finite(logits.float().log_softmax(-1).cpu(), 'the predictions')
 
 @dataclass(frozen=True, eq=False)
 class Reference:
@@ -43,6 +43,7 @@ def reference(model,          # The unquantized model
              ) -> Reference:
     "Compute the reference on `toks`."
     toks = as_tokens(toks, model)
+    check_batch(batch)
     out = torch.empty(len(toks), toks.ids.shape[1] - 1, model.config.get_text_config().vocab_size)
     for i in tqdm(range(0, len(toks), batch), desc='reference', leave=False): out[i:i+batch] = logprobs(model, toks.ids[i:i+batch])
     return Reference(out, toks.fingerprint)
@@ -66,7 +67,7 @@ def compare_logprobs(p: torch.Tensor, # Reference log-probabilities [n, T-1, V]
     kl = (p.exp() * (p - q)).sum(-1)
     return kl, (p.argmax(-1) == q.argmax(-1)).float(), -q.gather(-1, nxt)[..., 0], -p.gather(-1, nxt)[..., 0]
 
-# %% ../nbs/06_evaluation.ipynb #b25027e5
+# %% ../nbs/06_evaluation.ipynb #ee5cbcff
 def evaluate(model,            # Model to be judged, such as one inside `quantized`
              toks,             # `Tokens` or ids [N, T]; not those of calibration
              reference=None,   # From `reference`, or the unquantized model itself; none: perplexity only, against itself
@@ -74,6 +75,7 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
             ) -> Evaluation:
     "Compare the predictions of `model` with the reference, token by token."
     toks = as_tokens(toks, model)
+    check_batch(batch)
     if isinstance(reference, Reference) and reference.tokens != toks.fingerprint:
         raise InputError(f"the reference was computed on other tokens ({reference.tokens}) than are to be evaluated ({toks.fingerprint}).")
     rows = []
@@ -108,7 +110,7 @@ def __repr__(self: Evaluation):
     return (f"Evaluation(KL {s['kl']:.4f} ± {s['kl_se']:.4f} nats, top-1 {s['top1']:.1%} ± {s['top1_se']:.1%}, "
             f"perplexity {s['ppl']:.2f} (× {s['ppl_ratio']:.3f}); {len(self.kl)} sequences)")
 
-# %% ../nbs/06_evaluation.ipynb #3d74d778
+# %% ../nbs/06_evaluation.ipynb #ee6d36fb
 @dataclass(frozen=True)
 class Paired:
     "The mean difference a − b over sequences, its standard error, and the two-sided p-value of a paired t-test."
@@ -118,7 +120,7 @@ class Paired:
 
 @patch
 def __repr__(self: Paired):
-    word = 'no more than noise' if not abs(self.diff) > 2*self.se else f'{abs(self.diff)/self.se:.1f} standard errors' if self.se else 'exact'
+    word = f'p = {self.p:.1g}' if self.p < .05 else 'no more than noise'
     return f'Paired({self.diff:+.4f} ± {self.se:.4f}: {word})'
 
 def paired(a: Evaluation,     # One evaluation …
@@ -163,7 +165,7 @@ def _data_folder(data):
         os.chdir(cwd)
         datasets.config.HF_DATASETS_CACHE, datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE = old
 
-# %% ../nbs/06_evaluation.ipynb #4c6e5684
+# %% ../nbs/06_evaluation.ipynb #6b9caeda
 @dataclass(frozen=True, eq=False)
 class TaskResults:
     "lm-eval's results `{task: {metric: value}}` and the outcome of every question, `{task: {metric: [0 or 1]}}`."
@@ -172,18 +174,21 @@ class TaskResults:
 
 @patch
 def frame(self: TaskResults) -> pd.DataFrame:
-    "A row per task and accuracy: its value as lm-eval gives it, the standard error, and the number of questions."
+    "A row per task and metric: its value as lm-eval gives it; for accuracies also the standard error and the number of questions."
     rows = []
-    for t, ms in self.outcomes.items():
-        for m, xs in ms.items():
-            x = torch.tensor(xs).double()
-            rows.append(dict(task=t, metric=m, value=self.results[t][f'{m},none'], se=(x.std() / len(x)**0.5).item() if len(x) > 1 else float('nan'), n=len(x)))
+    for t, values in self.results.items():
+        for k, v in values.items():
+            m, _, how = k.partition(',')
+            if not how or m.endswith('_stderr') or not isinstance(v, (int, float)): continue   # how: lm-eval's filter, mostly 'none'
+            x = torch.tensor(self.outcomes.get(t, {}).get(m, [])).double()
+            se = (x.std() / len(x)**0.5).item() if len(x) > 1 else float('nan')
+            rows.append(dict(task=t, metric=m if how == 'none' else k, value=v, se=se, n=len(x) or None))
     return pd.DataFrame(rows)
 
 @patch
 def _repr_markdown_(self: TaskResults): return _markdown(self.frame())
 
-# %% ../nbs/06_evaluation.ipynb #00a3e005
+# %% ../nbs/06_evaluation.ipynb #89343f46
 def _check_tasks(tasks):
     "The tasks' names as a list; raises for one that lm-eval does not have. Returns them with lm-eval's task manager."
     from lm_eval.tasks import TaskManager
@@ -197,9 +202,9 @@ def _check_tasks(tasks):
 def _outcomes(samples):
     "{metric: [outcome per question]} of a task's samples, in the order of the questions, for its accuracies."
     rows = sorted(samples, key=lambda s: s['doc_id'])
-    return {m: [float(r[m]) for r in rows] for m in ('acc', 'acc_norm', 'exact_match') if m in rows[0]}
+    return {m: [float(r[m]) for r in rows] for m in ('acc', 'acc_norm') if m in rows[0]}
 
-# %% ../nbs/06_evaluation.ipynb #ff5075fa
+# %% ../nbs/06_evaluation.ipynb #682bde85
 TASKS = ('lambada_openai', 'hellaswag', 'piqa', 'winogrande', 'mmlu')
 
 def lm_eval_tasks(model,               # A decoder from transformers, such as one inside `quantized`
@@ -207,16 +212,19 @@ def lm_eval_tasks(model,               # A decoder from transformers, such as on
                   tasks=TASKS,         # lm-eval's names, a list or separated by commas
                   data: str = None,    # Folder that mirrors hub names, in place of the hub
                   limit: int = None,   # Only the first so many questions of each task
+                  num_fewshot: int = None, # Examples before each question; the task's own number by default
                   batch: int = 16,     # Requests at a time
                   **lm_kwargs,         # Further arguments of lm-eval's `HFLM`, such as `add_bos_token=True`
                  ) -> TaskResults:
     "Run unmodified lm-eval tasks in process on `model`; raises `InputError` for a task or its data that is not there."
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
+    if limit is not None and limit < 1: raise InputError(f'limit={limit}: at least one question is needed.')
     names, manager = _check_tasks(tasks)
     with _data_folder(data):
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, **lm_kwargs)
-        try: r = simple_evaluate(lm, tasks=names, limit=limit, task_manager=manager, bootstrap_iters=0, log_samples=True)
+        try: r = simple_evaluate(lm, tasks=names, limit=limit, num_fewshot=num_fewshot, task_manager=manager,
+                                  bootstrap_iters=0, log_samples=True)
         except (FileNotFoundError, ConnectionError) as e:   # what datasets raises where a data set is not to be had
             where = f"in the folder '{data}'" if data else 'on the hub; a folder that mirrors it can be given as data='
             raise InputError(f"the data of {', '.join(names)} are not {where}: {str(e).splitlines()[0][:200]}") from e

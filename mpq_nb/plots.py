@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from .schemes import InputError
 
-# %% ../nbs/08_plots.ipynb #db6c6fbf
+# %% ../nbs/08_plots.ipynb #81460534
 def _grid(scores, name):
     "Loss per million weights in scheme `name` as [kinds, blocks], with the kinds' names."
     f = scores.select([name]).frame()
@@ -34,7 +34,7 @@ def plot_sensitivity(scores,    # `Scores`
     im = ax.imshow(v, norm=LogNorm(), aspect='auto', cmap='viridis', interpolation='nearest')
     ax.set_yticks(range(len(t)), [k.replace('self_attn.', '').replace('mlp.', '') for k in t.index])
     ax.set_xlabel('block, from the embedding to the head')
-    worst = t.sum(axis=1).idxmax().split('.')[-1]
+    worst = t.sum(axis=1).idxmax().replace('self_attn.', '').replace('mlp.', '')
     ax.set_title(f'{name}: {worst} is the most sensitive kind of layer', fontsize=10)
     ax.figure.colorbar(im, ax=ax, label='KL per million\nweights (nats/token)', pad=.02)
     return ax

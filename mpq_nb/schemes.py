@@ -33,8 +33,8 @@ def unknown(kind: str,   # What the name stands for, as a person would call it
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return InputError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(known)}.")
 
-# %% ../nbs/00_schemes.ipynb #aea44416
-KNOWN = tuple(k for k in PRESET_SCHEMES if not re.search('MIXED|INT8_W8A8|_E5M3|FP8_BLOCK|FPW8A16|^INT', k))
+# %% ../nbs/00_schemes.ipynb #da4267d4
+KNOWN = tuple(k for k in PRESET_SCHEMES if not re.search('MIXED|INT8_W8A8|_E5M3|FP8_BLOCK|FPW8A16|^INT|_K_[ML]$', k))
 
 @lru_cache(None)
 def scheme(name: str, # A preset's name such as `"MXFP4"`, `"W4A16"`, `"GGUF:Q4_K_S"`, or an integer one with its group: `"W4A16G64"`
@@ -63,7 +63,7 @@ class Layout:
 LAYOUTS = {'int': Layout(16, zero=True), 'mx_fp': Layout(8), 'mx_int': Layout(8),
            'nv_fp': Layout(8, tensor=64), 'fp': Layout(32, tensor=32)}
 
-# %% ../nbs/00_schemes.ipynb #354e5acb
+# %% ../nbs/00_schemes.ipynb #128f4555
 def _up(n, m): return -(-n // m) * m
 
 def _grouped_bits(shape, s, lay):
@@ -78,7 +78,8 @@ def _gguf_bits(shape, name):
     "Bits of a matrix in GGUF blocks."
     kind = re.sub('_(S|M|L|MIXED)$', '', name.upper().removeprefix('GGUF:'))
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind.replace('FP16', 'F16')]]
-    return shape[0] * -(-shape[1] // block) * size * 8
+    if shape[1] % block: raise InputError(f"{name} stores blocks of {block} weights, which do not divide a layer's {shape[1]} inputs; use a scheme of blocks of 32, such as GGUF:Q4_0.")
+    return shape[0] * shape[1] // block * size * 8
 
 # %% ../nbs/00_schemes.ipynb #025c95d6
 def stored_bits(name: str,    # A scheme's name

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METHODS', 'segment', 'Scores', 'forward', 'labels', 'fisher_gradient', 'backward', 'score']
 
-# %% ../nbs/03_sensitivity.ipynb #82835416
+# %% ../nbs/03_sensitivity.ipynb #d2fb1e50
 import hashlib, json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from . import __version__
-from .calibration import as_tokens
-from .models import Layer, atomic, blocks, fingerprint, groups as make_groups, layers, rest_bytes
+from .calibration import as_tokens, check_batch
+from .models import Layer, atomic, blocks, check_out, fingerprint, groups as make_groups, layers, rest_bytes
 from .schemes import InputError, bits, check_finite, qdq, qdq_activation, quantizes_activations, scheme, unknown
 
 # %% ../nbs/03_sensitivity.ipynb #43a4b3c9
@@ -58,7 +58,7 @@ def select(self: Scores, schemes # Names of some of the schemes
         cols.append(self.schemes.index(s))
     return replace(self, loss=self.loss[:, cols], schemes=tuple(schemes), samples=None if self.samples is None else self.samples[..., cols])
 
-# %% ../nbs/03_sensitivity.ipynb #6c1a0a13
+# %% ../nbs/03_sensitivity.ipynb #f09de48f
 @patch
 def frame(self: Scores) -> pd.DataFrame:
     "A row per group: block, layers, number of weights, and the loss in every scheme."
@@ -73,8 +73,10 @@ def __repr__(self: Scores):
 
 @patch
 def _repr_markdown_(self: Scores):
-    top = self.frame().sort_values(self.schemes[0], ascending=False).head(5)
-    return f"`{self!r}`\n\nThe five most sensitive in {self.schemes[0]}, KL in nats per token:\n\n" + _markdown(top)
+    f = self.frame()
+    f.insert(4, '±', self.se[:, 0].tolist())
+    top = f.sort_values(self.schemes[0], ascending=False).head(5)
+    return f"`{self!r}`\n\nThe five most sensitive in {self.schemes[0]} (± its standard error), KL in nats per token:\n\n" + _markdown(top)
 
 # %% ../nbs/03_sensitivity.ipynb #fd06753d
 def _markdown(df, digits=3):
@@ -83,17 +85,29 @@ def _markdown(df, digits=3):
     rows = [[cell(v) for v in r] for r in df.itertuples(index=False)]
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in [list(map(str, df.columns)), ['---']*len(df.columns)] + rows)
 
-# %% ../nbs/03_sensitivity.ipynb #ce99de12
+# %% ../nbs/03_sensitivity.ipynb #cf276f94
 @patch
 def save(self: Scores, path # `.safetensors` file
         ) -> Path:
     "Write the scores; the file appears whole or not at all."
     head = dict(layers=[[l.name, l.shape, l.block] for l in self.layers], groups=self.groups, schemes=self.schemes, meta=self.meta, format=1)
     t = {'loss': self.loss.contiguous()} | ({} if self.samples is None else {'samples': self.samples.contiguous()})
-    with atomic(path) as tmp: save_file(t, tmp, metadata={'mpq_scores': json.dumps(head)})
+    with atomic(check_out(path)) as tmp: save_file(t, tmp, metadata={'mpq_scores': json.dumps(head)})
     return Path(path)
 
-# %% ../nbs/03_sensitivity.ipynb #092f7633
+# %% ../nbs/03_sensitivity.ipynb #9ea5f74e
+def _consistent(s):
+    "The scores, or `ValueError` if their parts do not fit together."
+    for n in s.schemes: scheme(n)
+    for l in s.layers:
+        if not (isinstance(l.name, str) and len(l.shape) == 2 and all(isinstance(d, int) and d > 0 for d in (*l.shape, l.block + 1))): raise ValueError(f'layer {l}')
+    if sorted(n for g in s.groups for n in g) != sorted({l.name for l in s.layers}): raise ValueError('groups do not cover the layers once each')
+    if s.loss.shape != (len(s.groups), len(s.schemes)) or not s.schemes: raise ValueError(f'loss of shape {tuple(s.loss.shape)}')
+    if s.samples is not None and s.samples.shape[1:] != s.loss.shape: raise ValueError(f'samples of shape {tuple(s.samples.shape)}')
+    if not isinstance(s.meta, dict) or not isinstance(s.meta.get('rest_bytes', 0), int): raise ValueError('meta')
+    return s
+
+# %% ../nbs/03_sensitivity.ipynb #8d48d0f7
 @patch(cls_method=True)
 def load(cls: Scores, path # File written by `save`
         ) -> Scores:
@@ -104,8 +118,8 @@ def load(cls: Scores, path # File written by `save`
             head = json.loads((f.metadata() or {})['mpq_scores'])
             t = {k: f.get_tensor(k) for k in f.keys()}
         ls = tuple(Layer(n, tuple(s), b) for n, s, b in head['layers'])
-        return cls(t['loss'], ls, tuple(map(tuple, head['groups'])), tuple(head['schemes']), t.get('samples'), head['meta'])
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as e:
+        return _consistent(cls(t['loss'], ls, tuple(map(tuple, head['groups'])), tuple(head['schemes']), t.get('samples'), head['meta']))
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as e:
         raise InputError(f"'{path}' is not a whole scores file ({type(e).__name__}: {str(e)[:120]}); if it was cut off, score again.") from e
 
 # %% ../nbs/03_sensitivity.ipynb #456f4dcf
@@ -126,7 +140,7 @@ def _frozen(model):
     finally:
         for p in ps: p.requires_grad_(True)
 
-# %% ../nbs/03_sensitivity.ipynb #e724e8a6
+# %% ../nbs/03_sensitivity.ipynb #0737f8d7
 def forward(model,             # A decoder from transformers
             ids: torch.Tensor, # Token ids [n, T]
            ) -> tuple:         # The calls [(hidden, args, kwargs)] of the blocks; the last block's output, a leaf; the logits
@@ -143,7 +157,7 @@ def forward(model,             # A decoder from transformers
         return (leaf[0], *out[1:]) if isinstance(out, tuple) else leaf[0]
     hooks = [b.register_forward_pre_hook(note, with_kwargs=True) for b in blks] + [blks[-1].register_forward_hook(cut)]
     with _hooked(*hooks), torch.enable_grad(): logits = model(ids.to(model.device), use_cache=False).logits
-    return calls, leaf[0], logits
+    return calls, leaf[0], check_finite(logits, 'the logits')
 
 # %% ../nbs/03_sensitivity.ipynb #9d7bbc4d
 def labels(probs: torch.Tensor, # Predictions of one sequence, [T, V]
@@ -215,12 +229,12 @@ def _layer_loss(x, y, g, layer, schemes, prepared):
         if p: parts |= dict(zip(p, fn(x, y, g, layer, p).unbind(-1)))
     return torch.stack([parts[s] for s in schemes], -1)
 
-# %% ../nbs/03_sensitivity.ipynb #16c611d2
+# %% ../nbs/03_sensitivity.ipynb #0c682699
 def _fisher(model, ids, schemes, batch, seed):
     "½Σa² per sequence, layer and scheme, divided by the tokens: [N, L, Q]."
     name, blks = blocks(model)
     index = {l.name: i for i, l in enumerate(layers(model))}
-    out = torch.zeros(len(ids), len(index), len(schemes))
+    out = torch.full((len(ids), len(index), len(schemes)), float('nan'))
     parts = ids.split(batch)
     with _frozen(model), tqdm(total=len(parts) + len(blks), desc='scoring', leave=False) as bar:
         calls, grads = [], []
@@ -231,7 +245,13 @@ def _fisher(model, ids, schemes, batch, seed):
         for b in reversed(range(len(blks))):
             _score_block(blks[b], f'{name}.{b}.', [c.pop() for c in calls], grads, schemes, index, out, batch)
             bar.update()
+    _check_seen(out, index)
     return out / ids.shape[1]
+
+def _check_seen(out, index):
+    "Raise if a layer was never called, so that its score was never written."
+    unseen = [n for n, i in index.items() if out[:, i].isnan().any()]
+    if unseen: raise InputError(f"{unseen[0]} is not called as a layer (the model uses its weight in another way), so its effect cannot be measured; this architecture is not supported.")
 
 def _score_block(block, prefix, calls, grads, schemes, index, out, batch):
     "Fill `out` for the layers of one block, and take `grads` from its output to its input."
@@ -253,7 +273,7 @@ def _check_schemes(schemes):
     if not names or len(set(names)) < len(names): raise InputError(f"schemes have to be given once each, not {', '.join(names) or 'none'}.")
     return names
 
-# %% ../nbs/03_sensitivity.ipynb #3793297c
+# %% ../nbs/03_sensitivity.ipynb #cd972e25
 def score(model,                     # A decoder from `mpq_nb.models.load` or transformers
           toks,                      # `Tokens` or a LongTensor [N, T]
           schemes=('MXFP4', 'MXFP8'), # Names of the formats to choose among later
@@ -264,6 +284,7 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
          ) -> Scores:                # Loss of every group in every scheme, KL in nats per token
     "One pass over `model` that estimates how much each layer hurts in each scheme (Fisher information; see the formulas above)."
     schemes, ls = _check_schemes(schemes), layers(model)
+    check_batch(batch)
     if method not in METHODS: raise unknown('method', method, METHODS)
     toks, gs = as_tokens(toks, model), make_groups(ls, groups)
     for l in ls: check_finite(model.get_submodule(l.name).weight, f'weight of {l.name}')
