@@ -57,21 +57,25 @@ class Recipe:
     loss: float = None
     made: dict = field(default_factory=dict)
 
+# %% ../nbs/04_allocation.ipynb #289a7195
 @patch(as_prop=True)
 def weights(self: Recipe) -> int:
     "Number of quantizable weights."
     return sum(o * i for o, i in self.shapes.values())
 
+# %% ../nbs/04_allocation.ipynb #e04ab9ae
 @patch(as_prop=True)
 def bits(self: Recipe) -> float:
     "Payload bits per quantizable weight."
     return sum(scheme_bits(s) * math.prod(self.shapes[l]) for l, s in self.schemes.items()) / self.weights
 
+# %% ../nbs/04_allocation.ipynb #6ccc0ea5
 @patch(as_prop=True)
 def bpw(self: Recipe) -> float:
     "Stored bits per quantizable weight, scales, zero points and padding included."
     return sum(stored_bits(s, self.shapes[l]) for l, s in self.schemes.items()) / self.weights
 
+# %% ../nbs/04_allocation.ipynb #91493adf
 @patch(as_prop=True)
 def nbytes(self: Recipe) -> int:
     "Bytes of the checkpoint, with what is not quantized at 16 bits; of the layers alone where that part is unknown."

@@ -48,10 +48,12 @@ def _check_length(length, model):
     context = getattr(model.config.get_text_config(), 'max_position_embeddings', None)
     if context and length > context: raise InputError(f"sequences of {length} tokens are longer than the model's context of {context}; choose a smaller length.")
 
+# %% ../nbs/02_calibration.ipynb #11a49d4b
 def check_batch(batch): # Sequences at a time
     "Raise unless `batch` is a whole number of at least 1."
     if not isinstance(batch, int) or batch < 1: raise InputError(f'batch={batch!r}: at least 1 sequence at a time is needed.')
 
+# %% ../nbs/02_calibration.ipynb #080980cb
 def as_tokens(toks, # `Tokens` or a LongTensor [N, T]
               model=None, # Checked against: its context and its vocabulary
              ) -> Tokens:

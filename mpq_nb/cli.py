@@ -83,6 +83,7 @@ def _choose(s, by, budget):
     if kind not in makers: raise S.unknown('kind of recipe', by, ('ours', 'head', 'tail', 'uniform:NAME', 'random:SEED'))
     return makers[kind]()
 
+# %% ../nbs/11_cli.ipynb #00c063c1
 def allocate(scores: str,         # File written by mpq score
              bits: float = None,  # Budget: payload bits per quantizable weight
              bpw: float = None,   # Budget: stored bits per quantizable weight, with scales
@@ -112,6 +113,7 @@ def _check_recipe(recipe, budget, format):
     if budget: A.Budget(**budget)
     elif format != 'fake': Q._check_packable(A.Recipe.load(recipe), format)
 
+# %% ../nbs/11_cli.ipynb #fe63d8ee
 def _make_recipe(m, tok, recipe, bits, bpw, gib, schemes, format):
     "Read the recipe, or score and solve for it."
     import torch
@@ -124,11 +126,13 @@ def _make_recipe(m, tok, recipe, bits, bpw, gib, schemes, format):
         if format != 'fake': Q._check_packable(r, format)
     return A.allocate(sensitivity.score(m, C.tokens('self', tok, m), names), **budget)
 
+# %% ../nbs/11_cli.ipynb #31966950
 def _proof(v):
     "What `verify` found, in a sentence."
     found = f"reloaded, it is {v['kl']:.1e} nats from the simulated model with {v['top1']:.1%} top-1 agreement, {v['bpw']:.3f} bits per weight on disk"
     return found if v['ok'] else f"VERIFICATION FAILED: {found}; expected {v['bpw_expected']:.3f} bits and less than 1e-3 nats"
 
+# %% ../nbs/11_cli.ipynb #cbd2ce71
 def quantize(model: str,              # Name on the hub, folder, .gguf file, or demo
              recipe: str = None,      # File written by mpq allocate; or give a budget and it is made on the way
              format: str = 'auto_round', # auto_round: packed integers; fake: rounded weights in the model's own dtype
@@ -278,11 +282,12 @@ def _demo_figure(s, data, recipes, path):
     plot_sensitivity(s, 'MXFP4', a)
     kl = [(n.split()[0], v['bits'], v['kl'], v['kl_se']) for n, v in data['rows'].items() if n != 'BF16' and 'W4' not in n]
     plot_kl(kl, b)
-    gain = min(data['rows'][f'{n} @ 5']['kl'] for n in ('head', 'tail')) / data['rows']['ours @ 5']['kl']
-    b.set_title(f'MXFP4/8 at 5 bits: KL {gain:.1f} × below the best naive', fontsize=10)
+    naive, best = min((data['rows'][f'{n} @ 5']['kl'], n) for n in ('head', 'tail'))
+    b.set_title(f"at 5 bits: KL {naive / data['rows']['ours @ 5']['kl']:.1f} × below {best}", fontsize=10)
     with atomic(path) as tmp: fig.savefig(tmp, dpi=150, format='png')
     plt.close(fig)
 
+# %% ../nbs/11_cli.ipynb #c8c0d6f7
 def _demo_packed(r, model, tok, toks, folder):
     "A real packed checkpoint, and the proof that it reloads to the simulated model's logits."
     from mpq_nb.quantization import export, verify

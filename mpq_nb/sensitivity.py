@@ -248,11 +248,13 @@ def _fisher(model, ids, schemes, batch, seed):
     _check_seen(out, index)
     return out / ids.shape[1]
 
+# %% ../nbs/03_sensitivity.ipynb #07d0f2d4
 def _check_seen(out, index):
     "Raise if a layer was never called, so that its score was never written."
     unseen = [n for n, i in index.items() if out[:, i].isnan().any()]
     if unseen: raise InputError(f"{unseen[0]} is not called as a layer (the model uses its weight in another way), so its effect cannot be measured; this architecture is not supported.")
 
+# %% ../nbs/03_sensitivity.ipynb #1a94f804
 def _score_block(block, prefix, calls, grads, schemes, index, out, batch):
     "Fill `out` for the layers of one block, and take `grads` from its output to its input."
     watch = {n: m for n, m in block.named_modules() if prefix + n in index}
