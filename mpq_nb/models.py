@@ -223,6 +223,7 @@ def atomic(path, # File or folder to be made
         if path.is_dir(): os.replace(path, old)   # a folder that has content cannot be replaced in one step
         os.replace(tmp, path)
     finally:
+        if old.exists() and not path.exists(): os.replace(old, path)   # interrupted between the two renames
         for p in (tmp, old): shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)
 
 # %% ../nbs/01_models.ipynb #c2391e69
