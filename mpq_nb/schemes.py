@@ -110,7 +110,7 @@ def round_float(t: torch.Tensor, # float32, already clipped to the format's larg
 
 # %% ../nbs/00_schemes.ipynb #dc88fbde
 def _mx(x, bits, group):
-    "Quantize-dequantize along the last axis in an MX float format; the same bits as AutoRound's `quant_mx`."
+    "Quantize-dequantize along the last axis in an MX float format: AutoRound's `quant_mx`, but that rounds one float below half of the smallest step up."
     ebits, mbits, emax, largest, _ = MXFP_FORMAT_CACHE[f'mx_fp{bits}']
     width = x.shape[-1]
     b = torch.nn.functional.pad(x, (0, -width % group)) if width > group and width % group else x
