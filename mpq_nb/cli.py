@@ -33,10 +33,20 @@ def add_command(sub, name, f, examples):
     p.add_argument('--json', action='store_true', help='print the result as JSON')
     p.set_defaults(run=f)
 
-# %% ../nbs/11_cli.ipynb #cba4f9ce
+# %% ../nbs/11_cli.ipynb #07aefc5a
 def _say(msg): print(msg, file=sys.stderr, flush=True)
 
-def _budget(bits, bpw, gib): return {k: v for k, v in dict(bits=bits, bpw=bpw, gib=gib).items() if v is not None}
+def _budget(bits, bpw, gib, fit, context, contexts):
+    given = {k: v for k, v in dict(bits=bits, bpw=bpw, gib=gib, fit=fit).items() if v is not None}
+    return given | dict(context=context, batch=contexts) if fit is not None else given
+
+def _rules(text, option):
+    "{pattern: scheme} from `PATTERN=SCHEME,…`."
+    from mpq_nb.schemes import InputError
+    pairs = [p.partition('=') for p in (text or '').split(',') if p]
+    for pattern, eq, name in pairs:
+        if not (pattern and eq and name): raise InputError(f"{option} '{text}': write it as PATTERN=SCHEME, such as down_proj=MXFP8, separated by commas.")
+    return {k: v for k, _, v in pairs}
 
 def _counts(r):
     n = list(r.schemes.values())
@@ -44,14 +54,15 @@ def _counts(r):
 
 def _size(n): return f'{n/2**30:.2f} GiB' if n >= 2**30 else f'{n/2**20:.0f} MiB'
 
-# %% ../nbs/11_cli.ipynb #98a1387a
+# %% ../nbs/11_cli.ipynb #a277c004
 def score(model: str,                # Name on the hub, folder, .gguf file, or demo
           schemes: str = 'MXFP4,MXFP8', # Formats to choose among later, separated by commas, such as W2A16,W4A16G64,BF16; an unknown name lists all
           calibration: str = 'self',  # self, a file (.txt, .jsonl, .parquet), or a hub data set id[:config[:split]]
           samples: int = 32,          # Calibration sequences
           length: int = 256,          # Tokens in each
-          method: str = 'fisher',     # How sensitivity is estimated: fisher
+          method: str = 'fisher',     # How sensitivity is estimated: fisher; or to compare: output_fisher, delta_loss, kl, mse
           groups: str = 'none',       # none, or fused: layers that serving engines fuse share a format
+          head: bool = False,         # Quantize lm_head as well, where it has a weight of its own
           dtype: str = 'auto',        # auto, bfloat16 or float32
           batch: int = 4,             # Sequences at a time
           seed: int = 0,              # Of the calibration draw
@@ -66,12 +77,12 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     m, tok = models.load(model, dtype)
     toks = C.tokens(calibration, tok, m, samples, length, seed)
     _say(f'scoring {len(models.layers(m))} layers of {model} in {", ".join(names)} on {toks!r}')
-    s = sensitivity.score(m, toks, names, method, groups, batch, seed)
+    s = sensitivity.score(m, toks, names, method, groups, batch, seed, head=head)
     s.meta['model_name'] = model
     s.save(out)
     return dict(text=f'{s!r}\nwrote {out}; next: mpq allocate {out} --bits 5', out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())
 
-# %% ../nbs/11_cli.ipynb #11cfb5fc
+# %% ../nbs/11_cli.ipynb #8520a05a
 def _choose(s, by, budget):
     "A recipe by its name: ours, head, tail, uniform:NAME or random:SEED."
     from mpq_nb import allocation as A, schemes as S
@@ -83,13 +94,21 @@ def _choose(s, by, budget):
     if kind not in makers: raise S.unknown('kind of recipe', by, ('ours', 'head', 'tail', 'uniform:NAME', 'random:SEED'))
     return makers[kind]()
 
-# %% ../nbs/11_cli.ipynb #00c063c1
+# %% ../nbs/11_cli.ipynb #df3f9178
 def allocate(scores: str,         # File written by mpq score
              bits: float = None,  # Budget: payload bits per quantizable weight
              bpw: float = None,   # Budget: stored bits per quantizable weight, with scales
              gib: float = None,   # Budget: GiB of the whole checkpoint
+             fit: str = None,     # Budget: memory of a device, such as 24GiB, with the key-value cache and a tenth to spare
+             context: int = 4096, # With --fit: tokens of a context
+             contexts: int = 1,   # With --fit: contexts at a time
              schemes: str = None, # Only these of the scored formats, separated by commas
+             groups: str = None,  # none or fused; by default as scored
+             fixed: str = None,   # PATTERN=SCHEME,…: layers whose name has the pattern take that format
+             at_least: str = None, # PATTERN=SCHEME,…: … or one of no fewer bits
              by: str = 'ours',    # ours; or to compare: head or tail (the layers nearest lm_head or the embedding in the largest format), random:SEED, uniform:NAME
+             refine: bool = False, # Load the model again, measure the recipe and improve it: minutes, but better and never behind head, tail or uniform
+             minutes: float = None, # With --refine: start nothing new after so many
              out: str = 'recipe.json', # File to write
             ):
     "Solve for the best format of each layer within a budget."
@@ -98,48 +117,76 @@ def allocate(scores: str,         # File written by mpq score
     from mpq_nb.sensitivity import Scores, _check_schemes
     s, out = Scores.load(scores), str(check_out(out))
     if schemes: s = s.select(_check_schemes(schemes))
-    r = _choose(s, by, _budget(bits, bpw, gib))
+    if groups: s = s.regroup(groups)
+    rules = {k: v for k, v in dict(fixed=_rules(fixed, '--fixed'), at_least=_rules(at_least, '--at-least')).items() if v}
+    if by != 'ours' and (rules or refine): raise S.InputError(f'--fixed, --at-least and --refine are for --by ours, not {by}.')
+    r = _choose(s, by, _budget(bits, bpw, gib, fit, context, contexts) | rules)
+    if refine: r = _refined(s, r, minutes)
     r.save(out)
-    name = r.made.get('model_name') or 'MODEL'
-    spare = '\nthe budget is not used up: every layer has the largest of the formats' if by == 'ours' and len(set(r.schemes.values())) == 1 and r.bits == max(map(S.bits, s.schemes)) else ''
-    return dict(text=f'{r!r}{spare}\n{_size(r.nbytes)} of checkpoint; wrote {out}; next: mpq evaluate {name} --recipe {out}', out=out, **_counts(r))
+    return dict(text=_told(r, s, by, out), out=out, refined=r.made.get('refined'), **_counts(r))
 
-# %% ../nbs/11_cli.ipynb #905c94d4
+# %% ../nbs/11_cli.ipynb #91300cc3
+def _refined(s, r, minutes):
+    "Load the model that was scored and refine the recipe on the tokens of the scores."
+    from mpq_nb.models import load
+    from mpq_nb.refinement import refine
+    from mpq_nb.schemes import InputError
+    if not s.meta.get('model_name'): raise InputError('these scores do not say where their model is; refine in Python: refine(model, None, scores, recipe).')
+    _say(f"loading {s.meta['model_name']} to measure {r!r}")
+    r = refine(load(s.meta['model_name'])[0], None, s, r, minutes=minutes)
+    a = r.made['refined']
+    if 'kl' in a: _say(f"{a['evaluations']} recipes measured: KL on the calibration tokens from {a['start']:.4f} to {a['kl']:.4f} ({a['ended']})")
+    return r
+
+def _told(r, s, by, out):
+    "What `mpq allocate` says of its recipe."
+    from mpq_nb.schemes import bits
+    full = by == 'ours' and len(set(r.schemes.values())) == 1 and r.bits == max(map(bits, s.schemes))
+    spare = '\nthe budget is not used up: every layer has the largest of the formats' if full else ''
+    return f"{r!r}{spare}\n{_size(r.nbytes)} of checkpoint; wrote {out}; next: mpq evaluate {r.made.get('model_name') or 'MODEL'} --recipe {out}"
+
+# %% ../nbs/11_cli.ipynb #18959cf1
 def _check_recipe(recipe, budget, format):
     "What can be said of a recipe or a budget before the model is loaded."
     from mpq_nb import allocation as A, quantization as Q
     from mpq_nb.schemes import InputError
-    if bool(recipe) == bool(budget): raise InputError('give either a recipe (a file written by mpq allocate) or a budget (--bits, --bpw or --gib).')
+    if bool(recipe) == bool(budget): raise InputError('give either a recipe (a file written by mpq allocate) or a budget (--bits, --bpw, --gib or --fit).')
     if budget: A.Budget(**budget)
     elif format != 'fake': Q._check_packable(A.Recipe.load(recipe), format)
 
-# %% ../nbs/11_cli.ipynb #fe63d8ee
-def _make_recipe(m, tok, recipe, bits, bpw, gib, schemes, format):
-    "Read the recipe, or score and solve for it."
+# %% ../nbs/11_cli.ipynb #bb634034
+def _make_recipe(m, tok, recipe, budget, schemes, format, fast):
+    "Read the recipe, or score, solve and refine for it."
     import torch
     from mpq_nb import allocation as A, calibration as C, models, quantization as Q, sensitivity
-    budget = _budget(bits, bpw, gib)
+    from mpq_nb.refinement import refine
     if recipe: return A.Recipe.load(recipe)
     names, ls = sensitivity._check_schemes(schemes), models.layers(m)
-    blank = sensitivity.Scores(torch.zeros(len(ls), len(names)), tuple(ls), tuple((l.name,) for l in ls), names, meta=dict(rest_bytes=models.rest_bytes(m)))
+    blank = sensitivity.Scores(torch.zeros(len(ls), len(names)), tuple(ls), tuple((l.name,) for l in ls), names, meta=dict(rest_bytes=models.rest_bytes(m), cache=sensitivity._cache(m)))
     for r in [A.allocate(blank, **budget)] + [A.uniform(blank, n) for n in names]:   # is it feasible, and can it be written?
         if format != 'fake': Q._check_packable(r, format)
-    return A.allocate(sensitivity.score(m, C.tokens('self', tok, m), names), **budget)
+    s = sensitivity.score(m, C.tokens('self', tok, m), names)
+    r = A.allocate(s, **budget)
+    return r if fast else refine(m, None, s, r)
 
-# %% ../nbs/11_cli.ipynb #31966950
+# %% ../nbs/11_cli.ipynb #88ed6ec4
 def _proof(v):
     "What `verify` found, in a sentence."
     found = f"reloaded, it is {v['kl']:.1e} nats from the simulated model with {v['top1']:.1%} top-1 agreement, {v['bpw']:.3f} bits per weight on disk"
     return found if v['ok'] else f"VERIFICATION FAILED: {found}; expected {v['bpw_expected']:.3f} bits and less than 1e-3 nats"
 
-# %% ../nbs/11_cli.ipynb #cbd2ce71
+# %% ../nbs/11_cli.ipynb #aa30c81a
 def quantize(model: str,              # Name on the hub, folder, .gguf file, or demo
              recipe: str = None,      # File written by mpq allocate; or give a budget and it is made on the way
              format: str = 'auto_round', # auto_round: packed integers; fake: rounded weights in the model's own dtype
              bits: float = None,      # Budget: payload bits per quantizable weight
              bpw: float = None,       # Budget: stored bits per quantizable weight, with scales
              gib: float = None,       # Budget: GiB of the whole checkpoint
+             fit: str = None,         # Budget: memory of a device, such as 24GiB, with the key-value cache and a tenth to spare
+             context: int = 4096,     # With --fit: tokens of a context
+             contexts: int = 1,       # With --fit: contexts at a time
              schemes: str = 'W4A16,W8A16', # Formats to choose among, with a budget
+             fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
              dtype: str = 'auto',     # auto, bfloat16 or float32
              overwrite: bool = False, # Replace the output folder if it exists
              out: str = 'quantized',  # Folder to write
@@ -148,10 +195,11 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     from mpq_nb import calibration as C, models, quantization as Q, schemes as S
     if format not in (*Q.FORMATS, 'fake'): raise S.unknown('format', format, (*Q.FORMATS, 'fake'))
     Q._new_folder(out, overwrite)
-    _check_recipe(recipe, _budget(bits, bpw, gib), format)
+    budget = _budget(bits, bpw, gib, fit, context, contexts)
+    _check_recipe(recipe, budget, format)
     m, tok = models.load(model, dtype)
-    r = _make_recipe(m, tok, recipe, bits, bpw, gib, schemes, format)
-    r.check(models.layers(m), models.fingerprint(m))
+    r = _make_recipe(m, tok, recipe, budget, schemes, format, fast)
+    r.check(models.layers(m, r.has_head), models.fingerprint(m))
     _say(f'writing {r!r} as {format} to {out}, about {_size(r.nbytes if format != "fake" else m.num_parameters()*m.dtype.itemsize)}')
     if format == 'fake':
         Q.save_fake(m, tok, r, out, overwrite)
@@ -160,7 +208,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     v = Q.verify(out, m, r, C.tokens('self', tok, m, n=8, length=64))
     return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
 
-# %% ../nbs/11_cli.ipynb #bda718ab
+# %% ../nbs/11_cli.ipynb #6e503c01
 def _text_tokens(text, tok, m, n, length):
     "Evaluation tokens from a file, or from Python's own manual if none is given."
     from mpq_nb import calibration as C
@@ -184,7 +232,7 @@ def _candidate(m, recipe, against, dtype):
     from mpq_nb.schemes import InputError
     if recipe and against: raise InputError('give --recipe or --against, not both.')
     if against: return nullcontext(models.load(against, dtype)[0])
-    return Q.quantized(m, A.Recipe.load(recipe).check(models.layers(m), models.fingerprint(m))) if recipe else nullcontext(m)
+    return Q.quantized(m, A.Recipe.load(recipe)) if recipe else nullcontext(m)
 
 # %% ../nbs/11_cli.ipynb #6e446083
 def evaluate(model: str,           # The unquantized model: name on the hub, folder, .gguf file, or demo
@@ -270,7 +318,7 @@ def _demo_table(recipes, evals, tasks):
                 paired={f'{a} - {b}': vars(p) for (a, b), p in pairs.items()})
     return df, [f'{a} is ahead of {b} by {-p.diff:.3f} ± {p.se:.3f} nats' for (a, b), p in pairs.items()], data
 
-# %% ../nbs/11_cli.ipynb #b9cd0d05
+# %% ../nbs/11_cli.ipynb #beffa0df
 def _demo_figure(s, data, recipes, path):
     "Sensitivity map and measured KL, side by side."
     import matplotlib
@@ -287,7 +335,7 @@ def _demo_figure(s, data, recipes, path):
     with atomic(path) as tmp: fig.savefig(tmp, dpi=150, format='png')
     plt.close(fig)
 
-# %% ../nbs/11_cli.ipynb #c8c0d6f7
+# %% ../nbs/11_cli.ipynb #5ff88777
 def _demo_packed(r, model, tok, toks, folder):
     "A real packed checkpoint, and the proof that it reloads to the simulated model's logits."
     from mpq_nb.quantization import export, verify
@@ -328,11 +376,11 @@ def demo(out: str = 'demo',  # Folder to write
     _demo_write(folder, df, lines, res)
     return dict(text='\n'.join([df.to_string(index=False), '', *lines, '', f'everything is in {folder}/: table.md, figure.png, recipes/, packed/']), out=out, status=int(not v['ok']), **res)
 
-# %% ../nbs/11_cli.ipynb #b09a678f
+# %% ../nbs/11_cli.ipynb #6bed4117
 COMMANDS = {
     'demo': (demo, '  mpq demo'),
     'score': (score, '  mpq score Qwen/Qwen3-0.6B -o scores.safetensors\n  mpq score model.gguf --schemes W4A16,W8A16 --calibration text.jsonl'),
-    'allocate': (allocate, '  mpq allocate scores.safetensors --bits 5 -o recipe.json\n  mpq allocate scores.safetensors --gib 4.5'),
+    'allocate': (allocate, '  mpq allocate scores.safetensors --bits 5 -o recipe.json\n  mpq allocate scores.safetensors --fit 24GiB --context 8192 --refine'),
     'quantize': (quantize, '  mpq quantize Qwen/Qwen3-0.6B recipe.json -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --schemes W4A16,W8A16 -o out'),
     'evaluate': (evaluate, '  mpq evaluate Qwen/Qwen3-0.6B --recipe recipe.json\n  mpq evaluate Qwen/Qwen3-0.6B --against out --tasks piqa,winogrande'),
 }

