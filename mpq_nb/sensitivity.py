@@ -306,27 +306,27 @@ def _whole(rows, name, n):
     if got != n: raise InputError(f"{name} is {'not called as a layer (the model uses its weight in another way)' if not got else 'called more than once'}, so its effect cannot be measured; this architecture is not supported.")
     return torch.cat(rows)
 
-# %% ../nbs/03_sensitivity.ipynb #5a97b330
+# %% ../nbs/03_sensitivity.ipynb #06d0b33a
 SEGMENT = 32   # tokens over which a weight's effects are added up before they are squared
 
 def _errors(w, schemes):
     "Q(W) - W of every scheme, a row each: [Q, outputs·inputs]."
     return torch.stack([(qdq(w, s) - w).flatten() for s in schemes])
 
-def _effects(x, g, h, errors, schemes, segment=SEGMENT):
+def _effects(x, g, h, errors, schemes, segment):
     "The weight's effect a segment [n, T/segment, Q] and the activations' effect a token [n, T, Q] of every scheme."
     weight = torch.stack([torch.stack([(gs.T @ xs).flatten() for gs, xs in zip(gi.split(segment), xi.split(segment))]) @ errors.T for gi, xi in zip(g, x)])
     none = torch.zeros(x.shape[:2], device=x.device)
     act = [((qdq_activation(x, s) - x).float() * h.float()).sum(-1) if quantizes_activations(s) else none for s in schemes]
     return weight.float(), torch.stack(act, -1)
 
-# %% ../nbs/03_sensitivity.ipynb #ef777913
+# %% ../nbs/03_sensitivity.ipynb #82a902b1
 def _fisher(model, ids, schemes, batch, seed, ls):
     "½(Σ effect)² by one backward pass from labels that the model draws, in nats"
     def measure(name, layer):
         errors = _errors(layer.weight.detach(), schemes)
         def cross(x, g, h):
-            w, a = _effects(x, g, h, errors, schemes)
+            w, a = _effects(x, g, h, errors, schemes, SEGMENT)
             return (w.mT @ w + a.mT @ a) / 2
         return cross
     cross = stream(model, ids, ls, partial(fisher_gradient, seed=seed), measure, batch) / ids.shape[1]

@@ -8,7 +8,8 @@ import pytest
 from conftest import ROOT, run
 from readme import readme
 
-NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts and 'benchmarks' not in p.parts)
+NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+RUN = [p for p in NOTEBOOKS if 'benchmarks' not in p.parts]   # a benchmark takes hours
 PROJECT = ('nbs', 'mpq_nb', 'settings.ini', 'setup.py', 'README.md')
 
 
@@ -54,7 +55,7 @@ def test_outputs_hold_no_paths_of_this_machine():
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize('nb', NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT/'nbs')))
+@pytest.mark.parametrize('nb', RUN, ids=lambda p: str(p.relative_to(ROOT/'nbs')))
 def test_notebook_runs(nb, tmp_path):
     "Top to bottom, by nbdev's own runner, in a process of its own."
     code = f"from pathlib import Path; from nbdev.test import test_nb; import sys; sys.exit(not test_nb(Path({str(nb)!r}))[0])"

@@ -136,3 +136,40 @@ def test_knapsack_with_sizes_of_a_large_model():
     limit = int(sizes[:, 0].sum() * 1.7)
     choice, gap = knapsack(loss.copy(), sizes, limit)
     assert sizes[np.arange(252), choice].sum() <= limit and gap < 1e-4
+
+
+masks = st.lists(st.lists(st.booleans(), min_size=3, max_size=3).filter(any), min_size=5, max_size=5)
+
+
+@many
+@given(problems, masks, st.floats(2, 8))
+def test_rules_only_take_choices_away(problem, mask, budget):
+    s = scores(*problem)
+    ok = np.array(mask)[:len(problem[0])]
+    size = np.array([[o*i*bits(q) for q in s.schemes] for o, i in problem[1]])
+    limit = int(budget * sum(o*i for o, i in problem[1]))
+    every = [c for c in itertools.product(range(3), repeat=len(size)) if all(ok[g, q] for g, q in enumerate(c)) and sum(size[g, q] for g, q in enumerate(c)) <= limit]
+    if not every: return
+    loss = s.loss.double().numpy()
+    choice, gap = knapsack(loss, size, limit, ok)
+    total = loss[np.arange(len(size)), choice].sum()
+    assert tuple(choice) in set(every) and total == pytest.approx(min(loss[range(len(size)), c].sum() for c in every), rel=1e-6, abs=1e-9)
+
+
+@few
+@given(st.permutations(range(6)), st.integers(1, 5))
+def test_merged_shards_are_one_run(order, cut):
+    ids = torch.randint(3, 256, (6, 16), generator=torch.Generator().manual_seed(0))[list(order)]
+    m, names = tiny_model(), ('MXFP4', 'W4A16G32')
+    one, both = score(m, ids, names), Scores.merge([score(m, ids[:cut], names), score(m, ids[cut:], names)])
+    assert torch.allclose(one.loss, both.loss, rtol=1e-4) and one.meta['tokens'] == both.meta['tokens'] and torch.equal(one.ids, both.ids)
+
+
+def test_a_hundred_budgets_of_a_large_model_are_proven():
+    rng = np.random.default_rng(0)
+    kinds = [(4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096), (12288, 4096), (12288, 4096), (4096, 12288)]
+    loss = rng.random((252, 1))**4 * np.array([1, .3, .06, .001]) * (1 + .2*rng.random((252, 4)))
+    sizes = np.array([[o*i*b for b in (2, 3, 4, 8)] for _ in range(36) for o, i in kinds])
+    for limit in np.linspace(sizes[:, 0].sum(), sizes[:, 3].sum(), 100).astype(int):
+        choice, gap = knapsack(loss, sizes, limit)
+        assert sizes[np.arange(252), choice].sum() <= limit and gap < 1e-9
