@@ -115,7 +115,7 @@ def nbytes(self: Recipe) -> int:
     "Bytes of the checkpoint, with what is not quantized at 16 bits; of the layers alone where that part is unknown."
     return sum(stored_bits(s, self.shapes[l]) for l, s in self.schemes.items())//8 + self.made.get('rest_bytes', 0)
 
-# %% ../nbs/04_allocation.ipynb #10b498b3
+# %% ../nbs/04_allocation.ipynb #9f636c25
 @patch
 def frame(self: Recipe) -> pd.DataFrame:
     "A row per layer: block, kind, weights, scheme."
@@ -125,7 +125,8 @@ def frame(self: Recipe) -> pd.DataFrame:
 @patch
 def __repr__(self: Recipe):
     n = ', '.join(f'{k} {v}' for k, v in sorted(Counter(self.schemes.values()).items()))
-    loss = '' if self.loss is None else f'; predicted KL {self.loss:.4g}'
+    what = 'measured KL' if 'refined' in self.made else 'predicted loss' if self.made.get('method') in ('mse', 'delta_loss') else 'predicted KL'
+    loss = '' if self.loss is None else f'; {what} {self.loss:.4g}'
     return f"Recipe({self.made.get('by', 'by hand')}: {self.bits:.3f} bits, {self.bpw:.3f} bpw; layers: {n}{loss})"
 
 @patch
@@ -263,8 +264,17 @@ def _highs(cost, sizes, limit, allowed):
         if over <= 0: return choice, bound
         room -= over   # a violation within the solver's tolerance: ask again with less room
 
-# %% ../nbs/04_allocation.ipynb #e8d8e069
-NEAR = 400   # choices of least cost at the price, among which pairs are exchanged
+# %% ../nbs/04_allocation.ipynb #eeed6e66
+def _near_choices(reduced):
+    "The `NEAR` changes of least cost at the price, and the own choices of their rows, as a mask [G, Q]."
+    own = reduced.argmin(1)
+    other = reduced.copy()
+    other[np.arange(len(own)), own] = np.inf
+    near = np.isfinite(other) & (other <= np.partition(other, min(NEAR, other.size) - 1, axis=None)[min(NEAR, other.size) - 1])
+    near[near.any(1), own[near.any(1)]] = True
+    return near
+
+NEAR = 150   # choices of least cost at the price, among which pairs are exchanged
 
 def knapsack(loss: np.ndarray,  # [G, Q], finite
              sizes: np.ndarray, # [G, Q], whole numbers
@@ -276,17 +286,20 @@ def knapsack(loss: np.ndarray,  # [G, Q], finite
     allowed = np.ones(loss.shape, bool) if allowed is None else allowed
     unit = np.gcd.reduce(sizes.flatten())
     sizes, limit = sizes // unit, int(limit) // int(unit)
+    floor = np.where(allowed, sizes, sizes.max()).min(1)
+    if floor.sum() > limit: raise InputError(f'the least sizes sum to {floor.sum() * unit}, above the limit of {limit * unit}.')
+    sizes, limit = sizes - floor[:, None], limit - int(floor.sum())   # as for costs: what every choice needs decides nothing
     cost = loss - np.where(allowed, loss, np.inf).min(1, keepdims=True)   # what a row costs in any case decides nothing, but would set the scale
     scale = max(cost[allowed].max(), 1e-300)
     cost = np.where(allowed, cost/scale, 2. * len(loss) + 1)              # worse than any recipe
-    price, choice = _price(cost, np.where(allowed, sizes, sizes.max()), limit)
+    price, choice = _price(cost, np.where(allowed, sizes, max(sizes.max(), 1)), limit)
     reduced = np.where(allowed, cost + price*sizes, np.inf)
     reduced -= reduced.min(1, keepdims=True)
-    near = allowed & (reduced <= np.partition(reduced.flatten(), min(NEAR, loss.size) - 1)[min(NEAR, loss.size) - 1])
+    near = _near_choices(reduced)
     choice = _improve(cost, sizes, choice, limit, near)
     bound = (cost + price*sizes)[rows, reduced.argmin(1)].sum() - price*limit
     total = cost[rows, choice].sum()
-    keep = allowed & (reduced <= total - bound + 1e-9)
+    keep = allowed & (reduced <= total - bound + 1e-9 + 1e-13*price*limit)
     keep[rows, choice] = True
     core = keep.sum(1) > 1
     if core.any() and total > bound:
@@ -295,9 +308,10 @@ def knapsack(loss: np.ndarray,  # [G, Q], finite
         found, proven = _highs(np.where(keep[core], cost[core]/big, 0), sizes[core], int(rest), keep[core])
         choice[core] = found
         bound, total = max(bound, cost[rows, choice][~core].sum() + proven*big), cost[rows, choice].sum()
-    return choice, max(0., (total - bound) / max(abs(total), 1e-12))
+    gap = total - bound - 1e-13*price*limit      # what rounding can make of the bound
+    return choice, max(0., gap / max(abs(total), 1e-6))
 
-# %% ../nbs/04_allocation.ipynb #7dfdfc2c
+# %% ../nbs/04_allocation.ipynb #7e255741
 def _matching(scores, pattern):
     "The groups of which a layer matches; raises if there is none."
     hit = [any(pattern in n or fnmatch(n, pattern) for n in g) for g in scores.groups]
@@ -308,6 +322,8 @@ def _allowed(scores, fixed=None, at_least=None):
     "Which columns each row may take, [G, Q]; raises if a pattern matches nothing or leaves a group nothing."
     ok = np.ones(scores.loss.shape, bool)
     for rule, wanted in (('fixed', fixed), ('at_least', at_least)):
+        if wanted is not None and not (isinstance(wanted, dict) and all(isinstance(x, str) for kv in wanted.items() for x in kv)):
+            raise InputError(f"{rule}={wanted!r} has to be {{pattern: scheme}}, such as {{'down_proj': '{scores.schemes[0]}'}}.")
         for pattern, name in (wanted or {}).items():
             if (key := name.upper()) not in scores.schemes: raise unknown(f"scheme in these scores for {rule} '{pattern}'", name, scores.schemes)
             may = [s == key if rule == 'fixed' else scheme_bits(s) >= scheme_bits(key) for s in scores.schemes]
@@ -315,7 +331,7 @@ def _allowed(scores, fixed=None, at_least=None):
     if not ok.any(1).all(): raise InputError(f"the rules leave {scores.groups[int((~ok.any(1)).argmax())][0]} no scheme: give its group (layers that are served as one) one rule, or drop one of fixed and at_least.")
     return ok
 
-# %% ../nbs/04_allocation.ipynb #d6694e42
+# %% ../nbs/04_allocation.ipynb #d8349afa
 def _checked(scores, budget, allowed=None):
     "Sizes and limit, after everything that can be wrong was looked for."
     if not torch.isfinite(scores.loss).all():
@@ -326,8 +342,9 @@ def _checked(scores, budget, allowed=None):
     least, most = int(np.where(ok, sizes, sizes.max()).min(1).sum()), int(np.where(ok, sizes, 0).max(1).sum())
     if least > limit:
         low, high = (_in_unit(scores, v, budget) for v in (least, most))
+        low, high = math.ceil(low*1e4)/1e4, math.floor(high*1e4)/1e4
         raise InputError(f"a budget of {budget.value:g} {NAMES[budget.unit]} cannot be met with {', '.join(scores.schemes)}{'' if ok.all() else ' and these rules (fixed, at_least)'}: "
-                         f"feasible is {low:.4g} to {high:.4g} {NAMES[budget.unit]}. Raise the budget or {'score a smaller scheme' if ok.all() else 'relax the rules'}.")
+                         f"feasible is {low:g} to {high:g} {NAMES[budget.unit]}. Raise the budget or {'score a smaller scheme' if ok.all() else 'relax the rules'}.")
     return sizes, min(limit, most)
 
 # %% ../nbs/04_allocation.ipynb #cb1e7b68
@@ -364,7 +381,7 @@ def allocate(scores: Scores,     # From `score`
     allowed = _allowed(scores, **rules)
     return _solve(scores, budget, *_checked(scores, budget, allowed), allowed, rules)
 
-# %% ../nbs/04_allocation.ipynb #65e0eb47
+# %% ../nbs/04_allocation.ipynb #3e4a4616
 def uniform(scores: Scores, # From `score`
             name: str,      # One of its schemes
            ) -> Recipe:
@@ -373,14 +390,14 @@ def uniform(scores: Scores, # From `score`
     if key not in scores.schemes: raise unknown('scheme in these scores', name, scores.schemes)
     return _recipe(scores, [scores.schemes.index(key)] * len(scores.groups), f'uniform {key}')
 
-def _promote(scores, order, by, budget):
-    "All in the smallest scheme; then, in `order`, to the largest where it still fits."
-    sizes, limit = _checked(scores, budget)
-    low, high = sizes.sum(0).argmin(), sizes.sum(0).argmax()
-    choice, left = np.full(len(sizes), low), limit - int(sizes[:, low].sum())
-    if left < 0: raise InputError(f"a budget of {budget.value:g} {NAMES[budget.unit]} is below uniform {scores.schemes[low]}.")
+def _promote(scores, order, by, budget, allowed=None):
+    "All in their smallest scheme; then, in `order`, to their largest where it still fits."
+    sizes, limit = _checked(scores, budget, allowed)
+    ok = np.ones(sizes.shape, bool) if allowed is None else allowed
+    choice, high = np.where(ok, sizes, sizes.max() + 1).argmin(1), np.where(ok, sizes, -1).argmax(1)
+    left = limit - int(sizes[np.arange(len(sizes)), choice].sum())
     for g in order:
-        if (more := int(sizes[g, high] - sizes[g, low])) <= left: choice[g], left = high, left - more
+        if (more := int(sizes[g, high[g]] - sizes[g, choice[g]])) <= left: choice[g], left = high[g], left - more
     return _recipe(scores, choice.tolist(), by, budget)
 
 # %% ../nbs/04_allocation.ipynb #e62f9166

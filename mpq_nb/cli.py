@@ -33,7 +33,7 @@ def add_command(sub, name, f, examples):
     p.add_argument('--json', action='store_true', help='print the result as JSON')
     p.set_defaults(run=f)
 
-# %% ../nbs/11_cli.ipynb #07aefc5a
+# %% ../nbs/11_cli.ipynb #614c4db5
 def _say(msg): print(msg, file=sys.stderr, flush=True)
 
 def _budget(bits, bpw, gib, fit, context, contexts):
@@ -44,6 +44,7 @@ def _rules(text, option):
     "{pattern: scheme} from `PATTERN=SCHEME,…`."
     from mpq_nb.schemes import InputError
     pairs = [p.partition('=') for p in (text or '').split(',') if p]
+    if text is not None and (not pairs or len({p for p, _, _ in pairs}) < len(pairs)): raise InputError(f"{option} '{text}': give at least one rule, and no pattern twice.")
     for pattern, eq, name in pairs:
         if not (pattern and eq and name): raise InputError(f"{option} '{text}': write it as PATTERN=SCHEME, such as down_proj=MXFP8, separated by commas.")
     return {k: v for k, _, v in pairs}
@@ -82,19 +83,19 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     s.save(out)
     return dict(text=f'{s!r}\nwrote {out}; next: mpq allocate {out} --bits 5', out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())
 
-# %% ../nbs/11_cli.ipynb #8520a05a
+# %% ../nbs/11_cli.ipynb #f260087e
 def _choose(s, by, budget):
     "A recipe by its name: ours, head, tail, uniform:NAME or random:SEED."
     from mpq_nb import allocation as A, schemes as S
     kind, _, arg = by.partition(':')
     if kind == 'uniform' and budget: raise S.InputError('a uniform recipe has the size that it has; give no budget with --by uniform:NAME.')
-    if kind == 'random' and not (arg or '0').isdigit(): raise S.InputError(f"'{by}': a random recipe's seed is a whole number, as in random:1.")
+    if kind == 'random' and not (arg or '0').isdecimal(): raise S.InputError(f"'{by}': a random recipe's seed is a whole number, as in random:1.")
     makers = dict(ours=lambda: A.allocate(s, **budget), head=lambda: A.head(s, **budget), tail=lambda: A.tail(s, **budget),
                   uniform=lambda: A.uniform(s, arg), random=lambda: A.random(s, int(arg or 0), **budget))
     if kind not in makers: raise S.unknown('kind of recipe', by, ('ours', 'head', 'tail', 'uniform:NAME', 'random:SEED'))
     return makers[kind]()
 
-# %% ../nbs/11_cli.ipynb #df3f9178
+# %% ../nbs/11_cli.ipynb #e10a8b61
 def allocate(scores: str,         # File written by mpq score
              bits: float = None,  # Budget: payload bits per quantizable weight
              bpw: float = None,   # Budget: stored bits per quantizable weight, with scales
@@ -116,9 +117,11 @@ def allocate(scores: str,         # File written by mpq score
     from mpq_nb.models import check_out
     from mpq_nb.sensitivity import Scores, _check_schemes
     s, out = Scores.load(scores), str(check_out(out))
+    if Path(out).resolve() == Path(scores).resolve(): raise S.InputError(f"-o {out} is the scores file itself, which would be lost; give another name.")
     if schemes: s = s.select(_check_schemes(schemes))
     if groups: s = s.regroup(groups)
     rules = {k: v for k, v in dict(fixed=_rules(fixed, '--fixed'), at_least=_rules(at_least, '--at-least')).items() if v}
+    if minutes is not None and not refine: raise S.InputError('--minutes is for --refine.')
     if by != 'ours' and (rules or refine): raise S.InputError(f'--fixed, --at-least and --refine are for --by ours, not {by}.')
     r = _choose(s, by, _budget(bits, bpw, gib, fit, context, contexts) | rules)
     if refine: r = _refined(s, r, minutes)

@@ -248,14 +248,16 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
     if dtype == 'auto' and model.device.type == 'cpu' and model.dtype == torch.float16: nn.Module.float(model)
     return model, tok
 
-# %% ../nbs/01_models.ipynb #ce13e2d3
+# %% ../nbs/01_models.ipynb #39b790de
 def check_out(path,          # Where something is going to be written
               folder=False,  # Is it a folder?
              ) -> Path:      # Its parent exists
     "`path`, or `InputError` if nothing can be written there; to be asked before long work."
     p = Path(path)
-    if not p.name or p.is_dir() and not folder: raise InputError(f"cannot write '{path}': it is a folder; give the name of a file in it.")
-    try: p.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if not p.name or p.is_dir() and not folder: raise InputError(f"cannot write '{path}': it is a folder; give the name of a file in it.")
+        if p.exists() and not (p.is_file() or p.is_dir()): raise InputError(f"cannot write '{path}': it is a device or a pipe; give the name of a file.")
+        p.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise InputError(f"cannot write '{path}': {e.strerror}: '{e.filename}'.") from e
     if not os.access(p.parent, os.W_OK): raise InputError(f"cannot write '{path}': its folder is not writable.")
     return p

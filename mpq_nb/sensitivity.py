@@ -6,7 +6,7 @@
 __all__ = ['SAME', 'TENSORS', 'SEGMENT', 'METHODS', 'Scores', 'forward', 'labels', 'fisher_gradient', 'watched', 'backward',
            'stream', 'text_gradient', 'kl_rows', 'score']
 
-# %% ../nbs/03_sensitivity.ipynb #f9999e2b
+# %% ../nbs/03_sensitivity.ipynb #6f6c109d
 import hashlib, json
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,12 +23,12 @@ from tqdm.auto import tqdm
 from . import __version__
 from .calibration import Tokens, as_tokens, check_batch
 from .models import Layer, atomic, blocks, cache_shape, check_out, fingerprint, groups as make_groups, layers, rest_bytes, simulated
-from .schemes import InputError, bits, check_finite, qdq, qdq_activation, quantizes_activations, scheme, unknown
+from .schemes import InputError, bits, check_finite, qdq, qdq_activation, quantizes_activations, scheme, stored_bits, unknown
 
-# %% ../nbs/03_sensitivity.ipynb #acd83b86
+# %% ../nbs/03_sensitivity.ipynb #c68d1ccd
 @dataclass(frozen=True, eq=False)
 class Scores:
-    "How much each group of layers hurts in each scheme: `loss [G, Q]`, KL in nats per token; `samples [N, G, Q]` a row per sequence."
+    "How much each group of layers hurts in each scheme: `loss [G, Q]`, KL in nats per token (`mse` and `delta_loss`, not rescaled: in units of their own); `samples [N, G, Q]` a row per sequence."
     loss: torch.Tensor
     layers: tuple
     groups: tuple
@@ -47,12 +47,13 @@ def _loss(samples, uniform=None):
     total, measured = loss.sum(0), uniform.double().nanmean(0)
     return (loss * torch.where(total > 0, measured / total.clamp(min=1e-300), 1)).float()
 
-# %% ../nbs/03_sensitivity.ipynb #60dfe067
+# %% ../nbs/03_sensitivity.ipynb #5014824a
 @patch(as_prop=True)
 def se(self: Scores) -> torch.Tensor:
-    "Standard error of `loss` over the calibration sequences, [G, Q], of unrescaled columns; NaN for a method without samples."
+    "Standard error of `loss` over the calibration sequences, [G, Q], the rescaling taken as known; NaN for a method without samples."
     if self.samples is None or len(self.samples) < 2: return torch.full_like(self.loss, float('nan'))
-    return self.samples.std(0) / len(self.samples)**0.5
+    factor = self.loss.double().sum(0) / self.samples.double().mean(0).sum(0).clamp(min=1e-300)
+    return (self.samples.double().std(0) / len(self.samples)**0.5 * factor).float()
 
 @patch
 def select(self: Scores, schemes # Names of some of the schemes
@@ -75,7 +76,7 @@ def regroup(self: Scores, how: str # `"none"` or `"fused"`, as in `mpq_nb.models
     join = lambda t, dim: None if t is None else torch.stack([t.index_select(dim, torch.tensor([at[n] for n in g])).sum(dim) for g in gs], dim)
     return replace(self, loss=join(self.loss, 0), samples=join(self.samples, 1), cross=join(self.cross, 1), groups=tuple(gs), meta=self.meta | dict(grouping=how))
 
-# %% ../nbs/03_sensitivity.ipynb #8365b5da
+# %% ../nbs/03_sensitivity.ipynb #77c27392
 SAME = ('model', 'method', 'length', 'grouping', 'seed', 'version')   # what shards have to have in common
 
 def _check_shards(shards):
@@ -87,17 +88,21 @@ def _check_shards(shards):
         for k in ('schemes', 'groups'):
             if getattr(a, k) != getattr(b, k): raise InputError(f"these scores do not belong together: they have different {k}. Score the same {k} in every shard.")
     if any(s.samples is None or s.ids is None for s in shards): raise InputError(f"scores of method '{a.meta.get('method')}' have no rows of sequences to be merged.")
-    if any((s.uniform is None) != (a.uniform is None) for s in shards): raise InputError('some of these scores are rescaled and some are not; score all with the same rescale.')
+    for k in ('uniform', 'cross'):
+        if len({getattr(s, k) is None for s in shards}) > 1: raise InputError(f"some of these scores have '{k}' and some don't; score all with the same method and rescale.")
+    if len({s.ids.shape[1] for s in shards}) > 1: raise InputError('these scores are of sequences of different lengths; score all with the same length.')
     rows = torch.cat([s.ids for s in shards])
     if len(rows.unique(dim=0)) < len(rows): raise InputError('these scores share a calibration sequence, which would count twice; draw each shard with another seed or from other text.')
 
-# %% ../nbs/03_sensitivity.ipynb #a3271a8a
+# %% ../nbs/03_sensitivity.ipynb #375238d5
 @patch(cls_method=True)
 def merge(cls: Scores, shards # Scores of disjoint sequences
          ) -> Scores:
     "The scores of all shards' sequences together, as if one run had made them; raises `InputError` if they do not fit."
-    shards = list(shards)
+    shards = [shards] if isinstance(shards, Scores) else list(shards)
     if not shards: raise InputError('no scores to merge.')
+    for s in shards:
+        if not isinstance(s, Scores): raise InputError(f'{s!r} is not Scores; read a file with Scores.load first.')
     _check_shards(shards)
     rows = {k: None if getattr(shards[0], k) is None else torch.cat([getattr(s, k) for s in shards]) for k in ('samples', 'cross', 'uniform', 'ids')}
     sources = dict.fromkeys(s.meta.get('source') for s in shards)
@@ -134,7 +139,7 @@ def _markdown(df, digits=3):
     rows = [[cell(v) for v in r] for r in df.itertuples(index=False)]
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in [list(map(str, df.columns)), ['---']*len(df.columns)] + rows)
 
-# %% ../nbs/03_sensitivity.ipynb #c65c5b38
+# %% ../nbs/03_sensitivity.ipynb #4ce38d31
 TENSORS = ('loss', 'samples', 'cross', 'uniform', 'ids')
 
 @patch
@@ -142,11 +147,12 @@ def save(self: Scores, path # `.safetensors` file
         ) -> Path:
     "Write the scores; the file appears whole or not at all."
     head = dict(layers=[[l.name, l.shape, l.block] for l in self.layers], groups=self.groups, schemes=self.schemes, meta=self.meta, format=1)
+    _consistent(self)
     t = {k: v.contiguous() for k in TENSORS if (v := getattr(self, k)) is not None}
     with atomic(check_out(path)) as tmp: save_file(t, tmp, metadata={'mpq_scores': json.dumps(head)})
     return Path(path)
 
-# %% ../nbs/03_sensitivity.ipynb #50b0ccd3
+# %% ../nbs/03_sensitivity.ipynb #c5f79e07
 def _consistent(s):
     "The scores, or `ValueError` if their parts do not fit together."
     for n in s.schemes: scheme(n)
@@ -155,7 +161,7 @@ def _consistent(s):
     if sorted(n for g in s.groups for n in g) != sorted({l.name for l in s.layers}): raise ValueError('groups do not cover the layers once each')
     if s.loss.shape != (len(s.groups), len(s.schemes)) or not s.schemes: raise ValueError(f'loss of shape {tuple(s.loss.shape)}')
     G, Q = s.loss.shape
-    n = None if s.samples is None else len(s.samples)
+    n = next((len(t) for t in (s.samples, s.ids, s.uniform) if t is not None), None)
     for k, want in dict(samples=(n, G, Q), cross=(n, G, Q, Q), uniform=(n, Q)).items():
         if (t := getattr(s, k)) is not None and t.shape != want: raise ValueError(f'{k} of shape {tuple(t.shape)}')
     if s.ids is not None and (s.ids.ndim != 2 or s.ids.dtype != torch.int64 or n not in (None, len(s.ids))): raise ValueError('ids')
@@ -332,7 +338,7 @@ def _fisher(model, ids, schemes, batch, seed, ls):
     cross = stream(model, ids, ls, partial(fisher_gradient, seed=seed), measure, batch) / ids.shape[1]
     return dict(samples=cross.diagonal(dim1=-2, dim2=-1).clone(), cross=cross)
 
-# %% ../nbs/03_sensitivity.ipynb #6486ea8f
+# %% ../nbs/03_sensitivity.ipynb #4e54ced1
 def text_gradient(logits, # [n, T, V]
                   ids,    # Token ids [n, T]
                  ) -> torch.Tensor: # [n, T, V]; zero at the last token, which has no next one
@@ -343,7 +349,7 @@ def text_gradient(logits, # [n, T, V]
     return g
 
 def _output_fisher(model, ids, schemes, batch, seed, ls):
-    "½Σ(gradient · error of the output)², element by element: the score of ModelOpt's auto_quantize"
+    "½Σ(gradient · error of the output)², element by element: as in ModelOpt's auto_quantize"
     def measure(name, layer):
         w = layer.weight.detach()
         ws = [(s, qdq(w, s)) for s in schemes]
@@ -353,9 +359,9 @@ def _output_fisher(model, ids, schemes, batch, seed, ls):
         return squares
     return dict(samples=stream(model, ids, ls, text_gradient, measure, batch) / ids.shape[1])
 
-# %% ../nbs/03_sensitivity.ipynb #9bb96ccb
+# %% ../nbs/03_sensitivity.ipynb #f9a20887
 def _delta_loss(model, ids, schemes, batch, seed, ls):
-    "Σ|gradient · error of the weight| at the quantized model, one pass a format: the score of AutoRound's AutoScheme"
+    "Σ|gradient · error of the weight| at the quantized model, one pass a format: in the manner of AutoRound's AutoScheme"
     cols = []
     for s in schemes:
         with simulated(model, {l.name: s for l in ls}) as before:
@@ -365,16 +371,20 @@ def _delta_loss(model, ids, schemes, batch, seed, ls):
             cols.append(stream(model, ids, ls, text_gradient, measure, batch))
     return dict(samples=torch.stack(cols, -1) / ids.shape[1])
 
-# %% ../nbs/03_sensitivity.ipynb #bcb7793f
+# %% ../nbs/03_sensitivity.ipynb #111b9374
 @contextmanager
 def _from_block(model, b, call, is_tuple):
     "Inside, a forward pass of `model` begins at block `b`, with the input that was saved."
     skipped = blocks(model)[1][:b]
+    own = [blk.__dict__.get('forward') for blk in skipped]     # accelerate, for one, puts a function of its own there
     stub = lambda *a, **k: (call[0],) if is_tuple else call[0]
-    for blk in skipped: blk.forward = stub
-    try: yield
+    try:
+        for blk in skipped: blk.forward = stub
+        yield
     finally:
-        for blk in skipped: del blk.forward
+        for blk, f in zip(skipped, own):
+            if f is not None: blk.forward = f
+            else: blk.__dict__.pop('forward', None)
 
 def kl_rows(model, ids, logp):   # A model, token ids [n, T], the reference's log-probabilities [n, T, V]
     "Mean KL(reference ‖ model) of each sequence, [n], in nats per token."
@@ -414,18 +424,19 @@ def _check_schemes(schemes):
     if not names or len(set(names)) < len(names): raise InputError(f"schemes have to be given once each, not {', '.join(names) or 'none'}.")
     return names
 
-# %% ../nbs/03_sensitivity.ipynb #aa712873
+# %% ../nbs/03_sensitivity.ipynb #666e385b
 def _uniform_kl(model, ids, schemes, batch, ls):
     "Measured KL of the model with every layer in one scheme, [N, Q], for every fourth sequence; NaN for the others."
     out = torch.full((len(ids), len(schemes)), float('nan'))
-    some = ids[::4].split(batch)
-    with torch.no_grad(): logp = [model(p.to(model.device), use_cache=False).logits.float().log_softmax(-1) for p in some]
-    for j, s in enumerate(tqdm(schemes, desc='rescaling', leave=False)):
-        if bits(s) >= 16: out[::4, j] = 0; continue
-        with simulated(model, {l.name: s for l in ls}): out[::4, j] = torch.cat([kl_rows(model, p, r) for p, r in zip(some, logp)])
+    for i in tqdm(range(0, len(ids), 4*batch), desc='rescaling', leave=False):
+        p = ids[i:i + 4*batch:4]
+        with torch.no_grad(): logp = model(p.to(model.device), use_cache=False).logits.float().log_softmax(-1)
+        for j, s in enumerate(schemes):
+            if bits(s) >= 16: out[i:i + 4*batch:4, j] = 0; continue
+            with simulated(model, {l.name: s for l in ls}): out[i:i + 4*batch:4, j] = check_finite(kl_rows(model, p, logp), f'the divergence of the model in uniform {s}')
     return out
 
-# %% ../nbs/03_sensitivity.ipynb #f57da70a
+# %% ../nbs/03_sensitivity.ipynb #1a32ff02
 def score(model,                     # A decoder from `mpq_nb.models.load` or transformers
           toks,                      # `Tokens` or a LongTensor [N, T]
           schemes=('MXFP4', 'MXFP8'), # Names of the formats to choose among later
@@ -441,13 +452,20 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
     check_batch(batch)
     if method not in METHODS: raise unknown('method', method, METHODS)
     toks, _ = as_tokens(toks, model), make_groups(ls, groups)
-    for l in ls: check_finite(model.get_submodule(l.name).weight, f'weight of {l.name}')
+    for l in ls: _check_layer(model, l, schemes)
     got = METHODS[method](model, toks.ids, schemes, batch, seed, ls)
     uniform = _uniform_kl(model, toks.ids, schemes, batch, ls) if (len(schemes) > 2 if rescale is None else rescale) else None
     if 'samples' in got: got['loss'] = _loss(got['samples'], uniform)
     elif uniform is not None: got['loss'] = _loss(got['loss'][None], uniform)
     return Scores(layers=tuple(ls), groups=tuple((l.name,) for l in ls), schemes=schemes, uniform=uniform, ids=toks.ids,
                   meta=_about(model, toks, ls, method, seed), **got).regroup(groups)
+
+def _check_layer(model, l, schemes):
+    "Raise if a layer's weight is not finite, or a scheme cannot hold its shape."
+    check_finite(model.get_submodule(l.name).weight, f'weight of {l.name}')
+    for s in schemes:
+        try: stored_bits(s, l.shape)
+        except InputError as e: raise InputError(f'{l.name} cannot take {s}: {e}') from e
 
 def _about(model, toks, ls, method, seed):
     "What the scores are of, and what made them."
