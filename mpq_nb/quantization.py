@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'PACKED_BITS', 'OVERRIDES', 'quantized', 'save_fake', 'quiet', 'export', 'compare', 'verify', 'auto_scheme']
 
-# %% ../nbs/05_quantization.ipynb #92087d70
+# %% ../nbs/05_quantization.ipynb #2214281a
 import copy, gc, json, logging, os, shutil, tempfile, warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ from .allocation import Recipe
 from .calibration import as_tokens
 from .models import FAKE, atomic, check_out, fingerprint, groups as groups_of, layers, load, rest_bytes, simulated
 from .schemes import KNOWN, InputError, quantizes_activations, scheme, unknown
+from .sensitivity import _check_schemes
 
 # %% ../nbs/05_quantization.ipynb #0e04fd34
 def _check_unquantized(model):
@@ -189,14 +190,14 @@ def _environment(**values):
     finally:
         for k, v in old.items(): os.environ.pop(k, None) if v is None else os.environ.update({k: v})
 
-# %% ../nbs/05_quantization.ipynb #afa75d0d
+# %% ../nbs/05_quantization.ipynb #d87e0f13
 OVERRIDES = dict.fromkeys(f'AR_AUTO_SCHEME_{k}' for k in ('NSAMPLES', 'SEQLEN', 'BATCH_SIZE'))   # a user's own would win over the arguments
 
 def auto_scheme(model,     # A decoder from transformers, unquantized
                 tokenizer, # Its tokenizer
                 toks,      # `Tokens` or ids [N, T] to calibrate on
                 bits: float, # Budget in payload bits per quantizable weight
-                schemes=('MXFP4', 'MXFP8'), # AutoRound's presets to choose among
+                schemes=('MXFP4', 'MXFP8'), # Formats to choose among
                 groups: str = 'none',       # `"fused"`: q/k/v and gate/up share a scheme
                 low_memory: bool = True,    # AutoScheme's `low_gpu_mem_usage`, on by default there
                 cache=None,                 # Folder for AutoScheme's own scores, for another budget on the same tokens; an empty one by default
@@ -204,11 +205,11 @@ def auto_scheme(model,     # A decoder from transformers, unquantized
     "The recipe that AutoRound's AutoScheme finds on the same tokens, by AutoRound's own code."
     from auto_round import AutoRound
     from auto_round.auto_scheme.gen_auto_scheme import AutoScheme
-    ls, toks, names = layers(model), as_tokens(toks, model), _presets(schemes)
+    ls, toks, names = layers(model), as_tokens(toks, model), _check_schemes(schemes)
     shared = [[l.rsplit('.', 1)[1] for l in g] for g in groups_of(ls, groups) if len(g) > 1]
     name, (N, T) = _register_tokens(toks), toks.ids.shape
     with quiet(), tempfile.TemporaryDirectory() as tmp, _environment(AR_AUTO_SCHEME_CACHE=str(cache or tmp), AR_DISABLE_DATASET_SUBPROCESS='1', **OVERRIDES):
-        plan = AutoScheme(avg_bits=bits, options=','.join(names), ignore_scale_zp_bits=True, nsamples=N, seqlen=T, dataset=name,
+        plan = AutoScheme(avg_bits=bits, options=tuple(n if n in KNOWN else scheme(n) for n in names), ignore_scale_zp_bits=True, nsamples=N, seqlen=T, dataset=name,
                           low_gpu_mem_usage=low_memory, shared_layers=[list(g) for g in dict.fromkeys(map(tuple, shared))] or None)
         folder = f'{tmp}/{fingerprint(model)}'   # the name, too, is part of the key; low memory means: streamed from disk
         model.save_pretrained(folder); tokenizer.save_pretrained(folder)
@@ -218,12 +219,5 @@ def auto_scheme(model,     # A decoder from transformers, unquantized
     chosen = {l.name: by[_signature(ar.layer_config[l.name])] for l in ls}
     made = dict(by='AutoScheme', model=fingerprint(model), scores=toks.fingerprint, version=AUTO_ROUND, grouping=groups, rest_bytes=rest_bytes(model))
     return Recipe(chosen, {l.name: l.shape for l in ls}, dict(bits=bits), made=made)
-
-def _presets(schemes):
-    "The names in upper case; raises for one that AutoRound's presets lack, since AutoScheme takes no other."
-    names = tuple(s.strip().upper() for s in (schemes.split(',') if isinstance(schemes, str) else schemes))
-    for n in names:
-        if n not in KNOWN: raise unknown('preset of AutoRound', n, KNOWN)
-    return names
 
 def _signature(d): return tuple(d.get(k) for k in ('bits', 'group_size', 'data_type', 'sym', 'act_bits', 'act_data_type'))

@@ -5,25 +5,26 @@
 # %% auto #0
 __all__ = ['DAMPING', 'WIDEST', 'linear', 'refine']
 
-# %% ../nbs/07_refinement.ipynb #85061dec
+# %% ../nbs/07_refinement.ipynb #441a1aba
 import time
 from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy import stats
 from tqdm.auto import tqdm
 
 from .allocation import Budget, Recipe, _allowed, _checked, _promote, _recipe, knapsack, uniform
 from .calibration import as_tokens, check_batch
-from .models import fingerprint, layers, simulated
+from .models import fingerprint, layers, shared_input, simulated
 from .schemes import InputError, qdq, qdq_activation
 from .sensitivity import kl_rows, stream
 
-# %% ../nbs/07_refinement.ipynb #e7f7411e
+# %% ../nbs/07_refinement.ipynb #a55c1a97
 def _kl_gradient(refs):
     "Gradient of KL(reference ‖ model) summed over the tokens, with respect to the logits, for batches in the order of `refs`."
     left = iter(refs)
-    return lambda logits, ids: logits.float().softmax(-1) - next(left).float().exp()
+    return lambda logits, ids: logits.float().softmax(-1) - next(left).to(logits.device).float().exp()
 
 def linear(model,          # A decoder from transformers, unquantized
            ids,            # Token ids [N, T]
@@ -35,13 +36,14 @@ def linear(model,          # A decoder from transformers, unquantized
     "First-order change of the KL when one layer leaves the recipe for another scheme."
     ls = layers(model, recipe.has_head)
     with simulated(model, recipe.schemes) as before:
+        values = shared_input(qdq_activation)
         def measure(name, layer):
             c, w = recipe.schemes[name], layer.weight.detach()
             step = torch.stack([(qdq(before[name], s) - w).flatten() for s in schemes])
             def change(x, g, h):
-                xc = qdq_activation(x, c)
+                xc, h = values(x, c), h.float()
                 weight = torch.stack([step @ (gi.T @ xi).flatten() for gi, xi in zip(g, xc)])
-                act = torch.stack([((qdq_activation(x, s) - xc).float() * h.float()).sum((1, 2)) for s in schemes], -1)
+                act = torch.stack([((values(x, s) - xc).float() * h).sum((1, 2)) for s in schemes], -1)
                 return weight.float() + act
             return change
         return stream(model, ids, ls, _kl_gradient(refs), measure, batch) / ids.shape[1]
@@ -62,9 +64,10 @@ def _curvature(scores, choice):
     H[rows, choice] = 0
     return H.clip(0)
 
-# %% ../nbs/07_refinement.ipynb #1517a8fc
+# %% ../nbs/07_refinement.ipynb #de08f7cb
 class _Judge:
     "Measures recipes on fixed tokens, each once; `left` candidates and until a time, but the safety net in any case."
+    SURE = .999   # of a loss, before a measurement is cut short
     def __init__(self, model, ids, batch, evaluations=None, minutes=None):
         self.model, self.parts, self.rows, self.known, self.names, self.expansions = model, ids.split(batch), {}, {}, {}, {}
         self.left = float('inf') if evaluations is None else evaluations
@@ -78,15 +81,36 @@ class _Judge:
         key = tuple(recipe.schemes.values())
         if key not in self.rows:
             if self.spent() and not net: return None
-            with simulated(self.model, recipe.schemes):
-                kl = torch.cat([kl_rows(self.model, p, r.to(self.model.device).float().log_softmax(-1)) for p, r in zip(self.parts, self.refs)]).double()
+            rows = self.measure(recipe, net)
             self.left -= not net
-            self.rows[key], self.known[key], self.names[key] = kl.nan_to_num(float('inf')), recipe, what
-        return self.rows[key].mean().item()
+            self.rows[key], self.known[key], self.names[key] = rows, recipe, what
+        return self.mean(key)
 
-    def best(self):
-        "The recipe of least measured KL; None if there is none yet."
-        return self.known[min(self.rows, key=lambda k: self.rows[k].mean().item())] if self.rows else None
+    def measure(self, recipe, net):
+        "KL of each sequence: all, or, outside the net, as many as it takes to see that it loses."
+        rows, best = torch.empty(0).double(), None if net else self.rows.get(self.lead())
+        with simulated(self.model, recipe.schemes):
+            for p, r in zip(self.parts, self.refs):
+                rows = torch.cat([rows, kl_rows(self.model, p, r.to(self.model.device).float().log_softmax(-1)).double().nan_to_num(float('inf'), posinf=float('inf'))])
+                if best is not None and _loses(rows - best[:len(rows)], self.SURE): break
+        return rows
+
+    def mean(self, key):
+        "Mean KL of what was measured; of one cut short: the leader's, plus the difference on the same sequences."
+        rows, best = self.rows[key], self.rows[self.lead()]
+        return rows.mean().item() if len(rows) == len(best) else (best.mean() + (rows - best[:len(rows)]).mean()).item()
+
+    def lead(self):
+        "The key of the least mean KL among those measured on all sequences; None if there is none yet."
+        N = sum(map(len, self.parts))
+        return min((k for k, v in self.rows.items() if len(v) == N), key=lambda k: self.rows[k].mean().item(), default=None)
+
+    def best(self): return self.known.get(self.lead())
+
+def _loses(d, sure):
+    "Are these paired differences above zero, by a t-test of one side?"
+    if len(d) < 4 or not d.isfinite().all(): return bool((d == float('inf')).any())
+    return d.mean().item() > stats.t.ppf(sure, len(d) - 1) * d.std().item() / len(d)**.5
 
 # %% ../nbs/07_refinement.ipynb #100d2559
 DAMPING = (2., 3., 4.5)
@@ -163,16 +187,16 @@ def refine(model,          # The model that was scored, unquantized
     except KeyboardInterrupt: ended = 'interrupted'
     return _report(judge, recipe, ended)
 
-# %% ../nbs/07_refinement.ipynb #d24bf3a1
+# %% ../nbs/07_refinement.ipynb #a5505f3f
 def _report(judge, start, ended):
     "The best recipe, with the start's budget, and an account of what was measured."
     a, best = judge.rows.get(tuple(start.schemes.values())), judge.best()
     if a is None: return replace(start, made=start.made | dict(refined=dict(ended=ended, evaluations=0)))
     b = judge.rows[tuple(best.schemes.values())]
     d = b - a
-    about = dict(ended=ended, evaluations=len(judge.rows), start=a.mean().item(), kl=b.mean().item(), gain=-d.mean().item(),
+    about = dict(ended=ended, evaluations=len(judge.rows), start=a.mean().item(), kl=b.mean().item(), gain=(a - b).mean().item(),
                  gain_se=(d.std() / len(d)**.5).item() if len(d) > 1 else None, tokens=sum(p.numel() for p in judge.parts),
-                 measured=[[judge.names[k], round(v.mean().item(), 5)] for k, v in judge.rows.items()])
+                 measured=[[judge.names[k] + '~'*(len(judge.rows[k]) < len(a)), round(judge.mean(k), 5)] for k in judge.rows])
     return replace(start, schemes=best.schemes, loss=b.mean().item(), made=start.made | dict(by='ours, refined', refined=about))
 
 def _check_effort(rounds, evaluations, minutes, damping):

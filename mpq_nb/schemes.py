@@ -108,17 +108,22 @@ def round_float(t: torch.Tensor, # float32, already clipped to the format's larg
     big = (t.view(torch.int32) & 0x7F800000).view(torch.float32).clamp_(min=low).mul_(1.5 * 2. ** (23+2-mbits))
     return (t + big).sub_(big)
 
-# %% ../nbs/00_schemes.ipynb #dc88fbde
-def _mx(x, bits, group):
-    "Quantize-dequantize along the last axis in an MX float format: AutoRound's `quant_mx`, but that rounds one float below half of the smallest step up."
-    ebits, mbits, emax, largest, _ = MXFP_FORMAT_CACHE[f'mx_fp{bits}']
-    width = x.shape[-1]
-    b = torch.nn.functional.pad(x, (0, -width % group)) if width > group and width % group else x
-    b = b.reshape(-1, min(group, width)).float()
+# %% ../nbs/00_schemes.ipynb #9cf44a2d
+def _mx_blocks(b, ebits, mbits, emax, largest):
+    "Quantize-dequantize blocks, [blocks, block], float32, in place."
     m = b.abs().amax(-1, keepdim=True)
     e = torch.where(m == 0, torch.ones_like(m), m.log2()).floor_().sub_(emax).clamp_(-127, 127)
-    q = round_float((b * (-e).exp2()).clamp_(-largest, largest), ebits, mbits).mul_(e.exp2_())
-    return q.reshape(*x.shape[:-1], -1)[..., :width].to(x.dtype)
+    return round_float(b.mul_((-e).exp2()).clamp_(-largest, largest), ebits, mbits).mul_(e.exp2_())
+
+def _mx(x, bits, group, at_once=2**19):
+    "Quantize-dequantize along the last axis in an MX float format: AutoRound's `quant_mx`, but that rounds one float below half of the smallest step up. A slice `at_once` stays in the processor's cache."
+    width = x.shape[-1]
+    b = torch.nn.functional.pad(x, (0, -width % group)) if width > group and width % group else x
+    b = b.reshape(-1, min(group, width))
+    out, n = torch.empty_like(b), b.numel() if b.is_cuda else at_once
+    for src, dst in zip(b.split(max(n // b.shape[1], 1)), out.split(max(n // b.shape[1], 1))):
+        dst.copy_(_mx_blocks(src.to(torch.float32, copy=True), *MXFP_FORMAT_CACHE[f'mx_fp{bits}'][:4]))
+    return out.reshape(*x.shape[:-1], -1)[..., :width]
 
 # %% ../nbs/00_schemes.ipynb #23bf37c2
 def _autoround(x, dtype, bits, sym, group):

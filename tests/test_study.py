@@ -1,0 +1,71 @@
+"A study survives being killed, gives the same file on a cluster, and plans without weights or network."
+import json, random, signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+from conftest import mpq
+
+MPQ = Path(sys.executable).parent/'mpq'
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory, demo):
+    "A study of a tiny model in a folder, eight cells, and the file of an undisturbed run."
+    from mpq_nb.models import tiny_model
+    d = tmp_path_factory.mktemp('study')
+    tiny_model(vocab_size=len(demo[1])).save_pretrained(d/'tiny')
+    demo[1].save_pretrained(d/'tiny')
+    (d/'s.yaml').write_text(f'models: [{d}/tiny]\nrecipes: [bf16, "uniform:MXFP4", head, tail, "random:1", "ours:fast"]\nbudgets: [4.5, 5]\ntasks: []\nsamples: 2\nlength: 32\ntext_samples: 2\n')
+    r = mpq('study', d/'s.yaml', '-o', d/'whole', '--json')
+    assert r.returncode == 0, r.stderr[-2000:]
+    assert len(json.loads(r.stdout)['cells']) == 10
+    return d
+
+
+def lines(p): return p.read_text().count('\n') if p.exists() else 0
+
+
+@pytest.mark.timeout(600)
+def test_killed_and_resumed(study):
+    rng, out = random.Random(0), study/'killed'
+    for target in sorted(rng.sample(range(0, 9), 5)):
+        p = subprocess.Popen([MPQ, 'study', study/'s.yaml', '-o', out, '--resume'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while lines(out/'results.jsonl') <= target and p.poll() is None: time.sleep(.01)
+        time.sleep(rng.random() * .2)
+        p.send_signal(signal.SIGKILL)
+        p.wait()
+    before = (out/'results.jsonl').read_text()
+    assert 0 < before.count('\n') < 10
+    assert mpq('study', study/'s.yaml', '-o', out, '--resume').returncode == 0
+    assert (out/'results.jsonl').read_text() == (study/'whole/results.jsonl').read_text()
+    for line in before.splitlines()[:-1]: assert line in (out/'results.jsonl').read_text()     # what was finished is not computed again
+
+
+@pytest.mark.timeout(600)
+def test_ray_cluster_of_two(study):
+    ray = pytest.importorskip('ray')
+    from ray.cluster_utils import Cluster
+    from mpq_nb.study import Study, run
+    cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1))
+    try:
+        cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False)
+        assert len([n for n in ray.nodes() if n['Alive']]) == 2
+        run(Study.load(study/'s.yaml'), study/'ray', ray=cluster.address)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    got, want = ([json.loads(l) for l in (study/d/'results.jsonl').read_text().splitlines()] for d in ('ray', 'whole'))
+    assert [(r['key'], r.get('layers')) for r in got] == [(r['key'], r.get('layers')) for r in want]
+    for a, b in zip(got, want): assert a['kl'] == pytest.approx(b['kl'], rel=1e-3)
+
+
+def test_plans_need_no_network(monkeypatch):
+    from dataclasses import replace
+    from mpq_nb.study import STUDIES, plan
+    r = mpq('study', 'table1', '--dry-run', '--tasks', 'none', '--json', HF_HUB_OFFLINE='1')
+    assert r.returncode == 0, r.stderr[-1000:]
+    cells = json.loads(r.stdout)['cells']
+    assert len(cells) == 20 and all(c['budget'] is None or abs(c['bits'] - c['budget']) < .01 for c in cells)
+    for t in ('table2', 'table3', 'table4'):
+        p = plan(replace(STUDIES[t], tasks=()))
+        assert len(p) == 12 and ((p.bits - p.budget).abs().fillna(0) < .01).all()
