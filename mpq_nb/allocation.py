@@ -360,7 +360,7 @@ def _several(recipe):
     most = Counter(kinds.values()).most_common(1)
     return [n for n, k in kinds.items() if k != most[0][0]]
 
-# %% ../nbs/04_allocation.ipynb #66a70587
+# %% ../nbs/04_allocation.ipynb #2d4e1cbb
 VLLM, SGLANG = 'github.com/vllm-project/vllm', 'github.com/sgl-project/sglang'
 _LAYERS = 'vllm/model_executor/layers/quantization'
 _fused = lambda where: Fact('layers that are served as one have different formats', "allocate(..., groups='fused')", where, whole=lambda r: [n for g in _split(r) for n in g])
@@ -375,7 +375,8 @@ ENGINES = {
              Fact('integers and floats in one checkpoint', 'formats of one family: scores.select', f'{VLLM}/issues/46311', whole=_several)),
     'sglang': (Fact('no reader for this kind of format in AutoRound checkpoints', 'integers of 4 or 8 bits', f'{SGLANG}/pull/6226', _only('int')), *_marlin,
                _fused(f'{SGLANG}/pull/6226'), _head_rule(f'{SGLANG}/pull/6226')),
-    'transformers': (Fact('no reader for this kind of format', 'integers of 2, 3, 4 or 8 bits', 'github.com/intel/auto-round/blob/main/docs/step_by_step.md', _only('int')),
+    'transformers': (Fact('no reader for this kind of format', 'integers of 2, 3, 4 or 8 bits, MXFP4, MXFP8, NVFP4, GGUF types', 'github.com/intel/auto-round/blob/main/docs/step_by_step.md', _only('int', 'mx_fp a4', 'mx_fp a8', 'nv_fp a4', 'gguf')),
+                     Fact('integers, floats and GGUF types in one checkpoint', 'formats of one family: scores.select', 'huggingface.co/docs/transformers/quantization/compressed_tensors', whole=_several),
                      Fact('widths that are packed are 2, 3, 4 and 8', 'leave this width out: scores.select', 'github.com/intel/auto-round/blob/main/docs/step_by_step.md', _int(lambda s, o, i: s.bits not in (2, 3, 4, 8))),
                      Fact('outputs and inputs have to be multiples of 32, and inputs of the group', 'a smaller group, or add BF16 to the schemes', 'github.com/intel/auto-round/tree/main/auto_round/export/export_to_autoround', _int(lambda s, o, i: o % 32 or i % 32 or s.group_size > 0 and i % s.group_size)),
                      _head_rule('github.com/intel/auto-round/blob/main/docs/step_by_step.md')),

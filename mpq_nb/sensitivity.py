@@ -317,7 +317,7 @@ def _whole(rows, name, n):
     if got != n: raise InputError(f"{name} is {'not called as a layer (the model uses its weight in another way)' if not got else 'called more than once'}, so its effect cannot be measured; this architecture is not supported.")
     return torch.cat(rows)
 
-# %% ../nbs/03_sensitivity.ipynb #52c0ac97
+# %% ../nbs/03_sensitivity.ipynb #bf61efc7
 SEGMENT = 32   # tokens over which a weight's effects are added up before they are squared
 
 def _errors(w, schemes):
@@ -330,10 +330,10 @@ def _input_errors(x, name):
 
 def _effects(x, g, h, errors, input_errors, schemes, segment):
     "The weight's effect a segment [n, T/segment, Q] and the activations' effect a token [n, T, Q] of every scheme."
-    g, h, none = g.float(), h.float(), torch.zeros(x.shape[:2], device=x.device)
-    weight = torch.stack([((x @ e.view(g.shape[-1], -1).T) * g).sum(-1) for e in errors], -1)
+    h, none = h.float(), torch.zeros(x.shape[:2], device=x.device)
+    weight = [(gs.mT @ xs).flatten(1) @ errors.T for gs, xs in zip(g.to(x.dtype).split(segment, 1), x.split(segment, 1))]
     act = [(input_errors(x, s) * h).sum(-1) if quantizes_activations(s) else none for s in schemes]
-    return torch.stack([w.sum(1) for w in weight.split(segment, 1)], 1), torch.stack(act, -1)
+    return torch.stack(weight, 1).float(), torch.stack(act, -1)
 
 # %% ../nbs/03_sensitivity.ipynb #38b43017
 def _fisher(model, ids, schemes, batch, seed, ls):

@@ -17,6 +17,12 @@ def run(*args, cwd=None, timeout=600, **env):
 def mpq(*args, **kw): return run(Path(sys.executable).parent/'mpq', *args, **kw)
 
 
+def pytest_collection_modifyitems(items):
+    "A file's tests share what they make, so one process runs them; notebooks go wherever there is room."
+    for i in items:
+        if 'test_notebook_runs' not in i.name: i.add_marker(pytest.mark.xdist_group(i.path.stem))
+
+
 @pytest.fixture(scope='session')
 def demo():
     "The demo model and its tokenizer."

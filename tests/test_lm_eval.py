@@ -43,7 +43,7 @@ def command_line(folder, mirror, out, limit=40, **model_args):
 
 @pytest.mark.timeout(600)
 def test_the_command_line_says_the_same(demo, mirror, tmp_path):
-    "For the unquantized model with BOS, as LLaMA's row of settings has it, and for a packed W4 checkpoint."
+    "For the unquantized model with BOS, as LLaMA's row of settings has it, and for a packed checkpoint of W4 and W8."
     import torch
     from mpq_nb.allocation import Recipe
     from mpq_nb.models import layers, load
@@ -57,9 +57,10 @@ def test_the_command_line_says_the_same(demo, mirror, tmp_path):
     without = lm_eval_tasks(model, tok, 'lambada_openai', data=mirror, add_bos_token=False)
     assert without.results['lambada_openai']['perplexity,none'] != with_bos.results['lambada_openai']['perplexity,none']
     ls = layers(model)
-    export(model, tok, Recipe({l.name: 'W4A16G64' for l in ls}, {l.name: l.shape for l in ls}), tmp_path/'w4')
+    mixed = {l.name: ('W4A16G64', 'W8A16G64')[i % 2] for i, l in enumerate(ls)}
+    export(model, tok, Recipe(mixed, {l.name: l.shape for l in ls}), tmp_path/'w4')
     packed, tok4 = load(str(tmp_path/'w4'))
-    ours = lm_eval_tasks(torch.nn.Module.float(packed), tok4, 'lambada_openai', data=mirror, limit=6)
-    theirs = command_line(tmp_path/'w4', mirror, tmp_path/'b', limit=6, add_bos_token=True)
+    ours = lm_eval_tasks(torch.nn.Module.float(packed), tok4, 'lambada_openai', data=mirror)
+    theirs = command_line(tmp_path/'w4', mirror, tmp_path/'b', add_bos_token=True)
     assert ours.results['lambada_openai']['acc,none'] == pytest.approx(theirs['acc,none'], abs=1e-6)
     assert ours.results['lambada_openai']['perplexity,none'] == pytest.approx(theirs['perplexity,none'], rel=.01)
