@@ -161,20 +161,32 @@ def _check_recipe(recipe, budget, format):
     if budget: A.Budget(**budget)
     elif format != 'fake': Q._check_packable(A.Recipe.load(recipe), format)
 
-# %% ../nbs/11_cli.ipynb #b125f150
-def _make_recipe(m, tok, recipe, budget, schemes, format, fast):
+# %% ../nbs/11_cli.ipynb #762dad65
+def _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine):
     "Read the recipe, or score, solve and refine for it."
     import torch
     from mpq_nb import allocation as A, calibration as C, models, quantization as Q, sensitivity
     from mpq_nb.refinement import refine
     if recipe: return A.Recipe.load(recipe)
     names, ls = sensitivity._check_schemes(schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes)), models.layers(m)
+    if format != 'fake': Q._check_offered(names, ls, format)
+    rules = dict(engine=engine) if engine else {}
     blank = sensitivity.Scores(torch.zeros(len(ls), len(names)), tuple(ls), tuple((l.name,) for l in ls), names, meta=dict(rest_bytes=models.rest_bytes(m), cache=sensitivity._cache(m)))
-    for r in [A.allocate(blank, **budget)] + [A.uniform(blank, n) for n in names]:   # is it feasible, and can it be written?
-        if format != 'fake': Q._check_packable(r, format)
+    A.allocate(blank, **budget, **rules)      # is it feasible?
     s = sensitivity.score(m, C.tokens('self', tok, m), names)
-    r = A.allocate(s, **budget)
+    s.meta['model_name'] = model
+    r = A.allocate(s, **budget, **rules)
     return r if fast else refine(m, None, s, r)
+
+# %% ../nbs/11_cli.ipynb #ad631a9c
+def _engine(engine, recipe, format):
+    "For whom a recipe is made: what was asked for, else the format's first engine."
+    from mpq_nb import allocation as A, quantization as Q
+    from mpq_nb.schemes import InputError
+    if recipe and engine: raise InputError('--engine is for recipes that are made on the way; servable(recipe, engine) says whether a finished one can be served.')
+    if engine == 'any' or format == 'fake' and not engine: return None
+    if engine: A._facts(engine)
+    return engine or Q.FORMATS[format].engines[0]
 
 # %% ../nbs/11_cli.ipynb #c7756323
 def _proof(v):
@@ -184,7 +196,7 @@ def _proof(v):
              f"{v['kl_original']:.3f} ± {v['kl_original_se']:.3f} nats from the original")
     return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}"
 
-# %% ../nbs/11_cli.ipynb #4320eea9
+# %% ../nbs/11_cli.ipynb #a91965cf
 def quantize(model: str,              # Name on the hub, folder, .gguf file, or demo
              recipe: str = None,      # File written by mpq allocate; or give a budget and it is made on the way
              format: str = 'auto_round', # auto_round, auto_gptq, auto_awq: packed integers; llm_compressor: MXFP4, MXFP8, NVFP4 or integers for vLLM; gguf: for llama.cpp; fake: rounded weights in the model's own dtype
@@ -195,6 +207,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              context: int = 4096,     # With --fit: tokens of a context
              contexts: int = 1,       # With --fit: contexts at a time
              schemes: str = None,     # Formats to choose among, with a budget; by default what suits the format: W4A16G64,W8A16G64, MXFP4,MXFP8 or GGUF:Q4_0,GGUF:Q8_0
+             engine: str = None,      # With a budget: only what this engine can serve; by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
              fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
              tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model
              dtype: str = 'auto',     # auto, bfloat16 or float32
@@ -207,17 +220,21 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     Q._new_folder(out, overwrite)
     budget = _budget(bits, bpw, gib, fit, context, contexts)
     _check_recipe(recipe, budget, format)
+    engine = _engine(engine, recipe, format)
     m, tok = models.load(model, dtype)
-    r = _make_recipe(m, tok, recipe, budget, schemes, format, fast)
+    r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine)
     r.check(models.layers(m, r.has_head), models.fingerprint(m))
-    _say(f'writing {r!r} as {format} to {out}, about {_size(m.num_parameters()*m.dtype.itemsize if format == "fake" else Q.disk_bytes(r, m, format))}; a copy of the model is made in memory')
+    _say(f'writing {r!r} as {format} to {out}, about {_size(m.num_parameters()*m.dtype.itemsize if format == "fake" else Q.disk_bytes(r, m, format))}')
     if format == 'fake':
         Q.save_fake(m, tok, r, out, overwrite)
         return dict(text=f'wrote {out}; next: mpq evaluate {model} --against {out}', out=out, **_counts(r))
-    Q.export(m, tok, r, out, format, overwrite, C.tokens('self', tok, m) if tune or 'NVFP4' in r.schemes.values() else None, tune)
+    calibration, proof = C.tokens('self', tok, m) if tune or 'NVFP4' in r.schemes.values() else None, C.tokens('self', tok, m, n=8, length=64, seed=1)
+    Q.export(m, tok, r, out, format, overwrite, calibration, tune, consume=True)
     _say('reading it back in a process of its own')
-    v = Q.verify(out, m, r, C.tokens('self', tok, m, n=8, length=64))
-    return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
+    m, tok = models.load(model, dtype)      # the first one is used up
+    v = Q.verify(out, m, r, proof)
+    served = '\n'.join(f'{s!r}' for s in Q._served_by(r, format).values())
+    return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\n{served}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
 
 # %% ../nbs/11_cli.ipynb #7be91c96
 def _check_unseen(recipe, toks):
@@ -431,12 +448,12 @@ def demo(out: str = 'demo',  # Folder to write
     _demo_write(folder, df, lines, res)
     return dict(text='\n'.join([df.to_string(index=False), '', *lines, '', f'everything is in {folder}/: table.md, figure.png, recipes/, packed/']), out=out, status=int(not v['ok']), **res)
 
-# %% ../nbs/11_cli.ipynb #f2e91626
+# %% ../nbs/11_cli.ipynb #eec095a3
 COMMANDS = {
     'demo': (demo, '  mpq demo'),
     'score': (score, '  mpq score Qwen/Qwen3-0.6B -o scores.safetensors\n  mpq score model.gguf --schemes W4A16,W8A16 --calibration text.jsonl'),
     'allocate': (allocate, '  mpq allocate scores.safetensors --bits 5 -o recipe.json\n  mpq allocate scores.safetensors --fit 24GiB --context 8192 --refine'),
-    'quantize': (quantize, '  mpq quantize Qwen/Qwen3-0.6B recipe.json -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --schemes W4A16,W8A16 -o out\n  mpq quantize Qwen/Qwen3-0.6B --bpw 5 --format gguf -o out'),
+    'quantize': (quantize, '  mpq quantize Qwen/Qwen3-0.6B recipe.json -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --schemes W4A16,W8A16 -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --format gguf -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --format llm_compressor -o out'),
     'evaluate': (evaluate, '  mpq evaluate Qwen/Qwen3-0.6B --recipe recipe.json\n  mpq evaluate Qwen/Qwen3-0.6B --against out --tasks piqa,winogrande'),
     'study': (study, '  mpq study table1 --dry-run\n  mpq study table2 --models Qwen/Qwen3-0.6B --limit 200 -o runs/small'),
 }

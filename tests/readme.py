@@ -21,7 +21,8 @@ def readme(root):
     nb = nbformat.read(Path(root)/'nbs'/'index.ipynb', as_version=4)
     nb.metadata.language_info = dict(name='python')
     body, _ = MarkdownExporter(preprocessors=[Visible]).from_notebook_node(nb)
-    body = re.sub(r'\n{3,}', '\n\n', body.strip().replace('](images/', '](nbs/images/'))
+    body = re.sub(r'\n{3,}', '\n\n', body.strip())
+    for folder in ('images', 'tutorials', 'benchmarks'): body = body.replace(f']({folder}/', f'](nbs/{folder}/')
     return '<!-- Made from nbs/index.ipynb by `make readme`; edit that. -->\n\n' + body + '\n'
 
 

@@ -1,4 +1,5 @@
 "The notebooks, the library and the README belong together and are clean."
+import json
 import re
 import shutil
 import sys
@@ -61,3 +62,13 @@ def test_notebook_runs(nb, tmp_path):
     code = f"from pathlib import Path; from nbdev.test import test_nb; import sys; sys.exit(not test_nb(Path({str(nb)!r}))[0])"
     r = run(sys.executable, '-c', code, cwd=ROOT)
     assert r.returncode == 0, r.stderr[-3000:]
+
+
+def test_the_readme_says_what_the_benchmark_measured():
+    rows = {(r['cell'], r['method']): r for r in map(json.loads, (ROOT/'nbs'/'benchmarks'/'allocation.jsonl').read_text().splitlines()) if r['draw'] == 0}
+    said = re.findall(r'^\| ((?:MXFP|W)\S.*) @ (\S+) \| (.*) \| \*\*(\S+)\*\* \| (\S+) \|$', (ROOT/'README.md').read_text(), re.M)
+    assert len(said) == 6
+    for formats, bits, peers, ours, ratio in said:
+        cell = formats.replace(', MXFP', '/').replace(', ', '/') + f' @ {bits}'
+        kl = [sum(rows[cell, m]['kl'])/len(rows[cell, m]['kl']) for m in ('AutoScheme', 'modelopt-gradient', 'prismaquant', 'ours, refined')]
+        assert [*peers.split(' | '), ours] == [f'{v:.3f}' for v in kl] and ratio == f'{kl[3]/kl[0]:.2f}'
