@@ -213,7 +213,7 @@ def _check_folder(folder):
     if not have & set(TOKENIZER_FILES):
         raise InputError(f"folder '{folder}' has a model but no tokenizer; save the model's tokenizer into it with tokenizer.save_pretrained('{folder}').")
 
-# %% ../nbs/01_models.ipynb #48d72238
+# %% ../nbs/01_models.ipynb #32325f25
 def _from_pretrained(source, dtype, trust_remote_code, **kw):
     "Tokenizer and model by transformers' own loaders; its errors, which run over many lines, become one."
     name = f"{source}/{kw['gguf_file']}" if 'gguf_file' in kw else source
@@ -223,8 +223,17 @@ def _from_pretrained(source, dtype, trust_remote_code, **kw):
     except Exception as e:   # a broken checkpoint raises whatever the reader of the broken part does
         why = (str(e).strip().split('\n')[0] or type(e).__name__)[:300]
         raise InputError(f"cannot load model '{name}': {why} (It has to be a name on the hub that can be reached, a folder, a .gguf file or 'demo'.)") from e
+    _unpack(model)
     if info['missing_keys']: raise InputError(f"the checkpoint '{name}' lacks {len(info['missing_keys'])} of the model's tensors, {min(info['missing_keys'])} among them; it is incomplete, or packed in a way that no kernel here can read.")
     return model, tok
+
+def _unpack(model):
+    "Unpack what compressed-tensors packed, in the model's dtype: left to itself it does so at the first forward pass, in a dtype of its own."
+    compressor = getattr(getattr(model, 'hf_quantizer', None), 'compressor', None)
+    if compressor is None: return
+    dtype = model.dtype
+    compressor.decompress_model(model)
+    nn.Module.to(model, dtype)       # transformers' own refuses a quantized model
 
 def _reader(folder):
     "What transformers has to be told to read a packed checkpoint: GPTQ words by AutoRound's kernels where gptqmodel is not installed, as on a CPU."
@@ -269,12 +278,14 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
     if dtype == 'auto' and model.device.type == 'cpu' and model.dtype == torch.float16: nn.Module.float(model)
     return model, tok
 
-# %% ../nbs/01_models.ipynb #39b790de
+# %% ../nbs/01_models.ipynb #ceb8d5ab
 def check_out(path,          # Where something is going to be written
               folder=False,  # Is it a folder?
              ) -> Path:      # Its parent exists
     "`path`, or `InputError` if nothing can be written there; to be asked before long work."
     p = Path(path)
+    if '\0' in str(path) or len(os.fsencode(p.name)) > 200: raise InputError(f"cannot write '{str(path)[:60]}…': its name is longer than 200 bytes or holds a zero byte.")
+    if folder and os.path.ismount(p): raise InputError(f"cannot write '{path}': it is a mount point, which cannot be replaced as a whole; give a folder inside it.")
     try:
         if not p.name or p.is_dir() and not folder: raise InputError(f"cannot write '{path}': it is a folder; give the name of a file in it.")
         if p.exists() and not (p.is_file() or p.is_dir()): raise InputError(f"cannot write '{path}': it is a device or a pipe; give the name of a file.")
@@ -283,12 +294,13 @@ def check_out(path,          # Where something is going to be written
     if not os.access(p.parent, os.W_OK): raise InputError(f"cannot write '{path}': its folder is not writable.")
     return p
 
-# %% ../nbs/01_models.ipynb #9422c1f8
+# %% ../nbs/01_models.ipynb #777e56a9
 @contextmanager
 def atomic(path, # File or folder to be made
           ):     # Yields a path beside it to write to
     "Write to a temporary path that takes the name `path` when the block ends well and vanishes when it doesn't."
     path = check_out(path, folder=True)
+    if path.is_symlink(): path = path.resolve()       # write where it points, or the link would be replaced
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     old = path.with_name(f'.{path.name}.{os.getpid()}.old')
     try:
