@@ -368,7 +368,7 @@ def _reloaded(out, format, ids):
     from safetensors.torch import load_file, save_file
     with tempfile.TemporaryDirectory() as d:
         save_file(dict(ids=ids.contiguous()), f'{d}/x')
-        run = subprocess.run([sys.executable, '-c', 'import sys; from mpq_nb.quantization import _load_and_run; _load_and_run(*sys.argv[1:])', str(out), format, f'{d}/x'], capture_output=True, text=True)
+        run = subprocess.run([sys.executable, '-c', 'import sys; from mpq_nb import quantization as q; q._load_and_run(*sys.argv[1:])', str(out), format, f'{d}/x'], capture_output=True, text=True)
         if run.returncode: raise InputError(f"'{out}' does not load as {format}: {f'killed by signal {-run.returncode}, perhaps for want of memory' if run.returncode < 0 else (run.stderr.strip().splitlines() or ['no reason given'])[-1]}")
         return load_file(f'{d}/x')
 
