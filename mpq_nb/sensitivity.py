@@ -330,8 +330,9 @@ def _input_errors(x, name):
 
 def _effects(x, g, h, errors, input_errors, schemes, segment):
     "The weight's effect a segment [n, T/segment, Q] and the activations' effect a token [n, T, Q] of every scheme."
-    h, none = h.float(), torch.zeros(x.shape[:2], device=x.device)
-    weight = [(gs.mT @ xs).flatten(1) @ errors.T for gs, xs in zip(g.to(x.dtype).split(segment, 1), x.split(segment, 1))]
+    h, none, parts = h.float(), torch.zeros(x.shape[:2], device=x.device), list(zip(g.to(x.dtype).split(segment, 1), x.split(segment, 1)))
+    if len(errors) > 2: weight = [(gs.mT @ xs).flatten(1) @ errors.T for gs, xs in parts]      # one product, whatever the number of formats
+    else: weight = [w.sum(1) for w in torch.stack([((x @ e.view(g.shape[-1], -1).T) * g.float()).sum(-1) for e in errors], -1).split(segment, 1)]   # faster for one or two
     act = [(input_errors(x, s) * h).sum(-1) if quantizes_activations(s) else none for s in schemes]
     return torch.stack(weight, 1).float(), torch.stack(act, -1)
 
