@@ -185,6 +185,7 @@ def _straight_through(x, q):
 def simulated(model: nn.Module, # Inside the block its named layers compute as quantized
               schemes: dict,    # {layer name: scheme name}, some or all layers
               quantize=qdq,     # (weight, scheme name) -> quantized weight
+              activations: bool = True, # Quantize activations, too, where the scheme does?
              ):                 # Yields {layer name: the weight before}
     "For the length of the block, the named layers of `model` have quantized weights and, where the scheme says so, activations."
     mods, before, hooks = {n: model.get_submodule(n) for n in schemes}, {}, []
@@ -192,7 +193,7 @@ def simulated(model: nn.Module, # Inside the block its named layers compute as q
         for n, s in schemes.items():
             before[n] = mods[n].weight.data
             mods[n].weight.data = quantize(check_finite(before[n], f'weight of {n}'), s)
-        hooks = quantize_activations(model, schemes)
+        hooks = quantize_activations(model, schemes) if activations else []
         yield before
     finally:
         for h in hooks: h.remove()

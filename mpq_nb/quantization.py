@@ -191,7 +191,7 @@ def _gguf(model, tokenizer, recipe, folder, calibration, tune, consume):
         named.name_or_path = tmp
         try:
             conv = create_model_class(str(folder), named, recipe.to_layer_config(), backend='gguf:q8_0', device=str(model.device))
-            conv.fname_out, conv.model_name, conv.metadata_override = folder/'model.gguf', _title(recipe), None
+            conv.fname_out, conv.model_name = folder/'model.gguf', _title(recipe)
             conv.tensor_force_quant = lambda name, new_name, bid, dims: types.get(name, T.F32 if dims < 2 else plain)
             conv.write()
         except (SystemExit, NotImplementedError, FileNotFoundError, AssertionError) as e:     # the converter's ways of saying no
@@ -433,25 +433,13 @@ def _exported(out, recipe):
     if was.schemes != recipe.schemes: raise InputError(f"'{out}' was exported from another recipe than this one: its recipe.json gives other layers or formats.")
     return made
 
-@contextmanager
-def _rounded_weights(model, recipe):
-    "The simulated model without rounding of activations."
-    with quantized(model, recipe):
-        before = {l: model.get_submodule(l).weight.data for l in recipe.schemes}
-    old = {l: model.get_submodule(l).weight.data for l in recipe.schemes}
-    try:
-        for l, w in before.items(): model.get_submodule(l).weight.data = w
-        yield
-    finally:
-        for l, w in old.items(): model.get_submodule(l).weight.data = w
-
 def _measure(model, recipe, toks, real):
     "Simulated against real, and the real one against the original: what `verify` reports of logits."
     exact = model if model.dtype == torch.float32 and model.device.type == 'cpu' else copy.deepcopy(model).to('cpu', torch.float32)
     original = _logits(exact, toks.ids)
     with quantized(exact, recipe): full = sim = _logits(exact, toks.ids)
     if 'weights_only' in real:
-        with _rounded_weights(exact, recipe): sim = _logits(exact, toks.ids)
+        with simulated(exact, recipe.schemes, activations=False): sim = _logits(exact, toks.ids)
     near, far = _summary([_apart(sim, real.get('weights_only', real['logits']))]), _apart(original, real['logits'])
     nll = lambda l: torch.nn.functional.cross_entropy(l[:, :-1].flatten(0, 1), toks.ids[:, 1:].flatten()).item()
     return near | dict(kl_original=far[0].mean().item(), kl_original_se=far[0].std().item() / len(far[0])**.5, top1_original=far[1].mean().item(),
