@@ -244,14 +244,16 @@ def _check_unseen(recipe, toks):
     if Recipe.load(recipe).made.get('scores') == toks.fingerprint:
         raise InputError('these are the tokens that the recipe was calibrated on, so the result would flatter it; choose another --text.')
 
-def _candidate(m, recipe, against, dtype):
-    "A context in which the model to be judged is at hand: a recipe's simulated model, another checkpoint, or the model itself."
+def _candidate(m, tok, toks, recipe, against, dtype):
+    "A context in which the model to be judged is at hand (a recipe's simulated model, another checkpoint, or the model itself), and how much of the vocabulary to compare."
     from contextlib import nullcontext
-    from mpq_nb import allocation as A, models, quantization as Q
+    from mpq_nb import allocation as A, evaluation as E, models, quantization as Q
     from mpq_nb.schemes import InputError
     if recipe and against: raise InputError('give --recipe or --against, not both.')
-    if against: return nullcontext(models.load(against, dtype)[0])
-    return Q.quantized(m, A.Recipe.load(recipe)) if recipe else nullcontext(m)
+    if not against: return Q.quantized(m, A.Recipe.load(recipe)) if recipe else nullcontext(m), None
+    c, other = models.load(against, dtype)
+    vocab, sizes = E.shared_vocab(tok, other, toks), [x.config.get_text_config().vocab_size for x in (m, c)]
+    return nullcontext(c), vocab if sizes[0] != sizes[1] else None
 
 # %% ../nbs/11_cli.ipynb #4a214d66
 def _told_tasks(results):
@@ -277,13 +279,14 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     from mpq_nb import evaluation as E, models
     if tasks: E._check_tasks(tasks)
     m, tok = models.load(model, dtype)
-    toks, candidate = E.text_tokens(text, tok, m, samples, length), _candidate(m, recipe, against, dtype)
+    toks = E.text_tokens(text, tok, m, samples, length)
+    candidate, vocab = _candidate(m, tok, toks, recipe, against, dtype)
     if recipe: _check_unseen(recipe, toks)
     _say(f'evaluating on {toks!r}: first the unquantized model, then the other')
     ref = E.reference(m, toks)
     results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit)} if tasks else {}
     with candidate as c:
-        e = E.evaluate(c, toks, ref)
+        e = E.evaluate(c, toks, ref, vocab=vocab)
         if tasks and (recipe or against): results['quantized'] = E.lm_eval_tasks(c, tok, tasks, data, limit)
     rows = [dict(model=n) | r for n, t in results.items() for r in t.frame().to_dict('records')]
     said = [repr(e), 'where it sits, by the confidence of the unquantized model:', e.where().round(4).to_string(index=False)]

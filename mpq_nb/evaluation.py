@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['REFERENCES', 'ARCHITECTURES', 'TASKS', 'clustered', 'mean_se', 'logprobs', 'Reference', 'reference', 'Evaluation',
-           'compare_logprobs', 'evaluate', 'noise_floor', 'Paired', 'paired', 'table', 'Settings', 'TaskResults',
-           'check_limit', 'lm_eval_tasks', 'paired_tasks', 'accuracy_table', 'manual_text', 'text_tokens']
+           'compare_logprobs', 'evaluate', 'noise_floor', 'shared_vocab', 'Paired', 'paired', 'table', 'Settings',
+           'TaskResults', 'check_limit', 'lm_eval_tasks', 'paired_tasks', 'accuracy_table', 'manual_text',
+           'text_tokens']
 
 # %% ../nbs/06_evaluation.ipynb #56432d32
 import copy, hashlib, json, math, os, shutil, tempfile
@@ -156,6 +157,7 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
              toks,             # `Tokens` or ids [N, T]; not those of calibration
              reference=None,   # From `reference`, or the unquantized model itself; none: perplexity only, against itself
              batch: int = 4,   # Sequences at a time
+             vocab: int = None, # Compare the first so many tokens of the vocabulary, for models of one tokenizer that pad it to different sizes
             ) -> Evaluation:
     "Compare the predictions of `model` with the reference, token by token."
     toks = as_tokens(toks, model)
@@ -163,12 +165,14 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
     if getattr(reference, '_mpq_recipe', None) is not None: raise InputError('the reference is inside a `quantized` block, so the model would be compared with itself; compute reference(model, toks) before the block.')
     if isinstance(reference, Reference) and reference.toks.fingerprint != toks.fingerprint:
         raise InputError(f"the reference was computed on other tokens ({reference.toks.fingerprint}) than are to be evaluated ({toks.fingerprint}).")
+    if vocab is not None and vocab <= toks.ids.max(): raise InputError(f'vocab={vocab!r}: the tokens to be evaluated go up to {toks.ids.max()}.')
     rows = []
     for i in tqdm(range(0, len(toks), batch), desc='evaluating', leave=False):
         ids = toks.ids[i:i+batch].cpu()
         q = logprobs(model, ids)
         p = q if reference is None else reference.rows(i, i+batch) if isinstance(reference, Reference) else logprobs(reference, ids)
-        if p.shape != q.shape: raise InputError(f'the two models have vocabularies of {p.shape[-1]} and {q.shape[-1]} tokens and cannot be compared.')
+        if vocab: p, q = (x[..., :vocab].log_softmax(-1) for x in (p, q))
+        if p.shape != q.shape: raise InputError(f'the two models have vocabularies of {p.shape[-1]} and {q.shape[-1]} tokens and cannot be compared; if they share a tokenizer and the rest is padding, give vocab=len(tokenizer).')
         rows.append(compare_logprobs(p, q, ids) | ({} if reference is not None else dict.fromkeys(('kl', 'reverse_kl', 'top1', 'top5'), torch.full(ids[:, 1:].shape, float('nan')))))
     return Evaluation(**{k: torch.cat([r[k] for r in rows]) for k in rows[0]}, tokens=toks.fingerprint)
 
@@ -200,6 +204,17 @@ def noise_floor(model,     # The reference's own model
                ) -> Evaluation:
     "The reference's model judged by its own reference, one sequence at a time: what cannot be told from nothing."
     return evaluate(model, ref[:n].toks, ref[:n], batch=1)
+
+# %% ../nbs/06_evaluation.ipynb #55827f58
+def shared_vocab(a,    # A tokenizer …
+                 b,    # … and another
+                 toks: Tokens, # What both models are to predict
+                ) -> int: # Tokens that both have, from the first on
+    "For `vocab` of `evaluate`; raises `InputError` where the two read the ids of `toks` as different tokens."
+    used = toks.ids.unique().tolist()
+    for i, x, y in zip(used, *(t.convert_ids_to_tokens(used) for t in (a, b))):
+        if x != y: raise InputError(f'the two models have different tokenizers (token {i} is {x!r} to one and {y!r} to the other), so their predictions cannot be compared.')
+    return min(len(a), len(b))
 
 # %% ../nbs/06_evaluation.ipynb #a7110c3a
 def _bins(e, by):
