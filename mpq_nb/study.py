@@ -276,7 +276,7 @@ def _in_format(bench, recipe):
     with tempfile.TemporaryDirectory(dir=bench.out) as d:
         export(bench.model, bench.tok, recipe, f'{d}/packed', bench.study.format)
         real = load(f'{d}/packed')[0]
-        return _judged(bench, torch.nn.Module.float(real) if real.device.type == 'cpu' else real)
+        return _judged(bench, real if real.dtype == bench.model.dtype or real.device.type != 'cpu' else torch.nn.Module.float(real))
 
 def run_cell(bench, cell: Cell) -> dict: # Of numbers and texts, for JSON
     "Make a cell's recipe, judge it, and keep the recipe in the run's folder."
