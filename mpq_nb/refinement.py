@@ -18,7 +18,7 @@ from .allocation import Budget, Recipe, _allowed, _checked, _promote, _recipe, k
 from .calibration import as_tokens, check_batch
 from .models import fingerprint, layers, shared_input, simulated
 from .schemes import InputError, qdq, qdq_activation
-from .sensitivity import kl_rows, stream
+from .sensitivity import kl_rows, predictions, stream
 
 # %% ../nbs/07_refinement.ipynb #a55c1a97
 def _kl_gradient(refs):
@@ -72,7 +72,7 @@ class _Judge:
         self.model, self.parts, self.rows, self.known, self.names, self.expansions = model, ids.split(batch), {}, {}, {}, {}
         self.left = float('inf') if evaluations is None else evaluations
         self.until = float('inf') if minutes is None else time.monotonic() + 60*minutes
-        with torch.no_grad(): self.refs = [model(p.to(model.device), use_cache=False).logits.float().log_softmax(-1).half().cpu() for p in self.parts]
+        self.refs = [l.float().log_softmax(-1).half().cpu() for l in predictions(model, self.parts)]
 
     def spent(self): return self.left < 1 or time.monotonic() > self.until
 
@@ -90,8 +90,8 @@ class _Judge:
         "KL of each sequence: all, or, outside the net, as many as it takes to see that it loses."
         rows, best = torch.empty(0).double(), None if net else self.rows.get(self.lead())
         with simulated(self.model, recipe.schemes):
-            for p, r in zip(self.parts, self.refs):
-                rows = torch.cat([rows, kl_rows(self.model, p, r.to(self.model.device).float().log_softmax(-1)).double().nan_to_num(float('inf'), posinf=float('inf'))])
+            for r, l in zip(self.refs, predictions(self.model, self.parts)):
+                rows = torch.cat([rows, kl_rows(r.to(l.device).float().log_softmax(-1), l).double().nan_to_num(float('inf'), posinf=float('inf'))])
                 if best is not None and _loses(rows - best[:len(rows)], self.SURE): break
         return rows
 
