@@ -475,7 +475,8 @@ def _checked(scores, budget, allowed=None):
     least, most = int(np.where(ok, sizes, sizes.max()).min(1).sum()), int(np.where(ok, sizes, 0).max(1).sum())
     if least > limit:
         low, high = (_in_unit(scores, v, budget) for v in (least, most))
-        low, high = math.ceil(low*1e4)/1e4, math.floor(high*1e4)/1e4
+        unit = 10.**max(4, 3 - math.floor(math.log10(low)))     # so many digits that rounding inwards leaves something between
+        low, high = math.ceil(low*unit)/unit, math.floor(high*unit)/unit
         raise InputError(f"a budget of {budget.value:g} {NAMES[budget.unit]} cannot be met with {', '.join(scores.schemes)}{'' if ok.all() else ' and these rules (fixed, at_least)'}: "
                          f"feasible is {low:g} to {high:g} {NAMES[budget.unit]}. Raise the budget or {'score a smaller scheme' if ok.all() else 'relax the rules'}.")
     return sizes, min(limit, most)
