@@ -6,7 +6,7 @@ NBS := $(wildcard nbs/*.ipynb) $(wildcard nbs/tutorials/*.ipynb)
 # A folder that mirrors hub names, for the tests that run benchmark tasks on real rows; without one they are skipped, and say so.
 export MPQ_DATA ?= $(abspath $(wildcard ../shared/hub))
 
-.PHONY: demo test docs notebooks readme clean
+.PHONY: demo test docs docs-stage quarto style notebooks readme clean
 demo: $(STAMP)
 	$(BIN)/mpq demo
 
@@ -19,9 +19,19 @@ $(STAMP): settings.ini setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-docs: $(STAMP)
-	@command -v quarto >/dev/null || { echo "make docs needs Quarto on the PATH: https://quarto.org/docs/get-started"; exit 1; }
-	$(BIN)/nbdev_docs
+# The first prerequisite says what is missing before anything is installed.
+docs: quarto $(STAMP)
+	$(BIN)/python tests/docs.py
+
+quarto:
+	@command -v quarto >/dev/null || { echo "make docs: Quarto, which renders the pages, is not on the PATH. Get it from https://quarto.org/docs/get-started; without it, make docs-stage does everything but the rendering." >&2; exit 1; }
+
+docs-stage: $(STAMP)
+	$(BIN)/python tests/docs.py --stage
+
+# Cell lengths, prose and assertions of the notebooks, against the habits that they are meant to keep.
+style:
+	$(PYTHON) tests/style.py
 
 # Runs every notebook and keeps its outputs; what is committed is what it writes.
 notebooks: $(STAMP)
@@ -34,4 +44,4 @@ readme: $(STAMP)
 	$(BIN)/python tests/readme.py > README.md
 
 clean:
-	rm -rf .venv demo build *.egg-info
+	rm -rf .venv demo build _proc _docs *.egg-info

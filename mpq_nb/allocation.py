@@ -104,13 +104,11 @@ def bits(self: Recipe) -> float:
     "Payload bits per quantizable weight."
     return sum(scheme_bits(s) * math.prod(self.shapes[l]) for l, s in self.schemes.items()) / self.weights
 
-# %% ../nbs/04_allocation.ipynb #4f7aba9e
 @patch(as_prop=True)
 def bpw(self: Recipe) -> float:
     "Stored bits per quantizable weight, scales, zero points and padding included."
     return sum(stored_bits(s, self.shapes[l]) for l, s in self.schemes.items()) / self.weights
 
-# %% ../nbs/04_allocation.ipynb #7fba27b4
 @patch(as_prop=True)
 def nbytes(self: Recipe) -> int:
     "Bytes of the checkpoint, with what is not quantized at 16 bits; of the layers alone where that part is unknown."
@@ -123,6 +121,7 @@ def frame(self: Recipe) -> pd.DataFrame:
     ls = [Layer(n, tuple(self.shapes[n]), int((re.findall(r'\.(\d+)\.', n) or [0])[0])) for n in self.schemes]
     return pd.DataFrame(dict(block=[l.block for l in ls], kind=[l.kind for l in ls], weights=[l.numel for l in ls], scheme=list(self.schemes.values())))
 
+# %% ../nbs/04_allocation.ipynb #6b53310e
 @patch
 def __repr__(self: Recipe):
     n = ', '.join(f'{k} {v}' for k, v in sorted(Counter(self.schemes.values()).items()))
@@ -130,6 +129,7 @@ def __repr__(self: Recipe):
     loss = '' if self.loss is None else f'; {what} {self.loss:.4g}'
     return f"Recipe({self.made.get('by', 'by hand')}: {self.bits:.3f} bits, {self.bpw:.3f} bpw; layers: {n}{loss})"
 
+# %% ../nbs/04_allocation.ipynb #62671d3a
 @patch
 def _repr_markdown_(self: Recipe):
     t = self.frame().pivot_table(index='kind', columns='scheme', values='weights', aggfunc='sum', fill_value=0, sort=False)
@@ -195,6 +195,7 @@ def check(self: Recipe,
                                                               "Score this model; or, to use the recipe all the same, delete \"model\" from its \"made\".")
     return self
 
+# %% ../nbs/04_allocation.ipynb #472c2ec9
 @patch
 def to_layer_config(self: Recipe) -> dict: # {layer: {bits, group_size, …}}
     "The recipe as AutoRound's `layer_config`."
@@ -207,12 +208,14 @@ def _sizes(scores, unit):
     one = {'bits': lambda s, n: scheme_bits(s) * math.prod(shape[n])}.get(unit, lambda s, n: stored_bits(s, shape[n]))
     return np.array([[sum(one(s, n) for n in g) for s in scores.schemes] for g in scores.groups], dtype=np.int64)
 
+# %% ../nbs/04_allocation.ipynb #a09951a9
 def _limit(scores, budget):
     "The budget in bits, a whole number."
     weights, meta = sum(l.numel for l in scores.layers), scores.meta
     if budget.unit in ('bits', 'bpw'): return math.floor(min(budget.value * weights * (1 + 1e-12) + 1e-6, 2.**62))   # a float's own rounding must not cost a layer
     return math.floor(min((budget.value * 2**30 - _beside(scores, budget)) * 8, 2.**62))
 
+# %% ../nbs/04_allocation.ipynb #a8536f9c
 def _beside(scores, budget):
     "Bytes that a budget of memory has to hold beside the layers: the rest of the checkpoint; on a device, cache and reserve too."
     if 'rest_bytes' not in scores.meta: raise InputError('these scores do not say how large the rest of the checkpoint is; use a budget in bits or bpw.')
@@ -220,6 +223,7 @@ def _beside(scores, budget):
     if 'cache' not in scores.meta: raise InputError("these scores do not say how large the model's key-value cache is; use a budget in gib.")
     return scores.meta['rest_bytes'] + cache_bytes(scores.meta['cache'], budget.context, budget.batch) + RESERVE * budget.value * 2**30
 
+# %% ../nbs/04_allocation.ipynb #60c75564
 def _in_unit(scores, size, budget):
     "A size in bits as a number in the budget's unit."
     if budget.unit in ('bits', 'bpw'): return size / sum(l.numel for l in scores.layers)
@@ -237,6 +241,7 @@ def _price(cost, sizes, limit):
     for _ in range(60): low, high = (low, mid) if fits(own(mid := (low + high)/2)) else (mid, high)
     return high, own(high)
 
+# %% ../nbs/04_allocation.ipynb #09cc2dae
 def _improve(cost, sizes, choice, limit, keep):
     "The best change of one or two rows that still fits, again and again, until none saves anything."
     g, q = (np.append(v, 0) for v in keep.nonzero())   # the last entry stands for no change
@@ -294,14 +299,9 @@ def _near_choices(reduced):
 
 NEAR = 150   # choices of least cost at the price, among which pairs are exchanged
 
-def knapsack(loss: np.ndarray,  # [G, Q], finite
-             sizes: np.ndarray, # [G, Q], whole numbers
-             limit: int,        # Of the summed size
-             allowed: np.ndarray = None, # [G, Q]: may the row take the column? All may by default
-            ) -> tuple:         # (choice [G] of columns, relative gap to the proven bound: 0 is optimal)
-    "The multiple-choice knapsack: a column for every row, the least summed loss within the limit, proven optimal."
-    rows = np.arange(len(loss))
-    allowed = np.ones(loss.shape, bool) if allowed is None else allowed
+# %% ../nbs/04_allocation.ipynb #5dc649ad
+def _scaled(loss, sizes, limit, allowed):
+    "Costs of 1 at most, sizes without their common divisor, and the limit, all above what every choice needs; raises if nothing fits."
     unit = np.gcd.reduce(sizes.flatten())
     sizes, limit = sizes // unit, int(limit) // int(unit)
     floor = np.where(allowed, sizes, sizes.max()).min(1)
@@ -310,6 +310,18 @@ def knapsack(loss: np.ndarray,  # [G, Q], finite
     cost = loss - np.where(allowed, loss, np.inf).min(1, keepdims=True)   # what a row costs in any case decides nothing, but would set the scale
     scale = max(cost[allowed].max(), 1e-300)
     cost = np.where(allowed, cost/scale, 2. * len(loss) + 1)              # worse than any recipe
+    return cost, sizes, limit
+
+# %% ../nbs/04_allocation.ipynb #eadb517c
+def knapsack(loss: np.ndarray,  # [G, Q], finite
+             sizes: np.ndarray, # [G, Q], whole numbers
+             limit: int,        # Of the summed size
+             allowed: np.ndarray = None, # [G, Q]: may the row take the column? All may by default
+            ) -> tuple:         # (choice [G] of columns, relative gap to the proven bound: 0 is optimal)
+    "The multiple-choice knapsack: a column for every row, the least summed loss within the limit, proven optimal."
+    rows = np.arange(len(loss))
+    allowed = np.ones(loss.shape, bool) if allowed is None else allowed
+    cost, sizes, limit = _scaled(loss, sizes, limit, allowed)
     price, choice = _price(cost, np.where(allowed, sizes, max(sizes.max(), 1)), limit)
     reduced = np.where(allowed, cost + price*sizes, np.inf)
     reduced -= reduced.min(1, keepdims=True)
@@ -339,6 +351,7 @@ class Fact:
     layer: object = None   # (scheme's name, (outputs, inputs)) -> is the rule broken?
     whole: object = None   # (recipe) -> the layers that break the rule
 
+# %% ../nbs/04_allocation.ipynb #04dce13b
 def family(name: str) -> str: # A scheme's name
     "What kind of format a scheme is: `bf16`, `gguf`, `int`, or AutoRound's data type with the activations' bits, such as `mx_fp a8`."
     if name.upper().startswith('GGUF:'): return 'gguf'
@@ -349,11 +362,13 @@ def family(name: str) -> str: # A scheme's name
 def _only(*families): return lambda name, shape: family(name) not in ('bf16', *families)
 def _int(broken): return lambda name, shape: family(name) == 'int' and broken(scheme(name), *shape)
 
+# %% ../nbs/04_allocation.ipynb #003818e5
 def _split(recipe):
     "Layers of which engines make one, and which the recipe gives different formats."
     ls = [Layer(n, tuple(s), 0) for n, s in recipe.shapes.items()]
     return [g for g in make_groups(ls, 'fused') if len({recipe.schemes[n] for n in g}) > 1]
 
+# %% ../nbs/04_allocation.ipynb #92fbbb1c
 def _several(recipe):
     "Layers outside the family that most layers have, where integers and floats are mixed."
     kinds = {n: family(s).split(' ')[0] for n, s in recipe.schemes.items() if family(s) != 'bf16'}
@@ -383,7 +398,7 @@ ENGINES = {
     'llama.cpp': (Fact('only GGUF types are read', 'schemes such as GGUF:Q4_K_S', 'github.com/ggml-org/llama.cpp/blob/master/ggml/include/ggml.h', _only('gguf')),
                   Fact('K-quants need inputs in multiples of 256', 'a type with blocks of 32, such as GGUF:Q4_0 or GGUF:Q8_0, for this layer', 'github.com/ggml-org/llama.cpp/pull/1921', lambda name, shape: family(name) == 'gguf' and '_K' in name.upper() and shape[1] % 256 != 0))}
 
-# %% ../nbs/04_allocation.ipynb #989e62dc
+# %% ../nbs/04_allocation.ipynb #04372e5b
 def _facts(engine):
     if engine not in ENGINES: raise unknown('engine', engine, ENGINES)
     return ENGINES[engine]
@@ -403,6 +418,7 @@ def __repr__(self: Servable):
     lines = [f"{rule}: {g.layer.iloc[0]} in {g.scheme.iloc[0]}{f' and {len(g) - 1} more' if len(g) > 1 else ''}; {g.remedy.iloc[0]} [{g.source.iloc[0]}]" for rule, g in self.refusals.groupby('rule', sort=False)]
     return '\n'.join([f'Servable({self.engine}: no)', *(f'- {l}' for l in lines)])
 
+# %% ../nbs/04_allocation.ipynb #cdf9e339
 def servable(recipe: Recipe, # Any
              engine: str,    # One of `ENGINES`: vllm, sglang, transformers, llama.cpp
             ) -> Servable:   # True if nothing is known against it
@@ -420,6 +436,7 @@ def _matching(scores, pattern):
     if not any(hit): raise InputError(f"no layer matches '{pattern}'; layers are called such as {scores.layers[0].name}.")
     return np.array(hit)
 
+# %% ../nbs/04_allocation.ipynb #03b553b3
 def _served(scores, engine):
     "Which columns of each row an engine has kernels for, [G, Q]; raises if it has none for a row."
     shape = {l.name: l.shape for l in scores.layers}
@@ -433,6 +450,7 @@ def _served(scores, engine):
         raise InputError(f"{engine} can serve {scores.groups[g][0]} {shape[scores.groups[g][0]]} in none of {', '.join(scores.schemes)}: {why[g].rule}; {why[g].remedy} [{why[g].source}].")
     return ok
 
+# %% ../nbs/04_allocation.ipynb #c0dff4b2
 def _allowed(scores, fixed=None, at_least=None, engine=None):
     "Which columns each row may take, [G, Q]; raises if a pattern matches nothing or leaves a group nothing."
     ok = _served(scores, engine) if engine else np.ones(scores.loss.shape, bool)
@@ -457,7 +475,8 @@ def _checked(scores, budget, allowed=None):
     least, most = int(np.where(ok, sizes, sizes.max()).min(1).sum()), int(np.where(ok, sizes, 0).max(1).sum())
     if least > limit:
         low, high = (_in_unit(scores, v, budget) for v in (least, most))
-        low, high = math.ceil(low*1e4)/1e4, math.floor(high*1e4)/1e4
+        unit = 10.**max(4, 3 - math.floor(math.log10(low)))     # so many digits that rounding inwards leaves something between
+        low, high = math.ceil(low*unit)/unit, math.floor(high*unit)/unit
         raise InputError(f"a budget of {budget.value:g} {NAMES[budget.unit]} cannot be met with {', '.join(scores.schemes)}{'' if ok.all() else ' and these rules (fixed, at_least)'}: "
                          f"feasible is {low:g} to {high:g} {NAMES[budget.unit]}. Raise the budget or {'score a smaller scheme' if ok.all() else 'relax the rules'}.")
     return sizes, min(limit, most)
@@ -501,6 +520,7 @@ def allocate(scores: Scores,     # From `score`
     freely = _solve(free, budget, *_checked(free, budget), _allowed(free)) if len(free.groups) else r
     return replace(r, made=r.made | dict(loss_without_engine=freely.loss))
 
+# %% ../nbs/04_allocation.ipynb #3642f37b
 def _grouping(groups, engine, scores):
     "What is asked for; by default what the engine needs."
     fuses = engine and any(f.rule == _fused('').rule for f in _facts(engine))
@@ -516,6 +536,7 @@ def uniform(scores: Scores, # From `score`
     if key not in scores.schemes: raise unknown('scheme in these scores', name, scores.schemes)
     return _recipe(scores, [scores.schemes.index(key)] * len(scores.groups), f'uniform {key}')
 
+# %% ../nbs/04_allocation.ipynb #da4100a9
 def _promote(scores, order, by, budget, allowed=None):
     "All in their smallest scheme; then, in `order`, to their largest where it still fits."
     sizes, limit = _checked(scores, budget, allowed)

@@ -24,6 +24,7 @@ class Tokens:
     ids: torch.Tensor
     source: str = 'given'
 
+# %% ../nbs/02_calibration.ipynb #61fc15c3
 @patch(as_prop=True)
 def fingerprint(self: Tokens) -> str:
     "A hash of the ids and their shape, 16 hexadecimal digits."
@@ -77,6 +78,7 @@ def as_tokens(toks, # `Tokens` or a LongTensor [N, T]
 READERS = {'.txt': lambda p: pd.DataFrame({'text': p.read_text(encoding='utf-8').split('\n\n')}),
            '.jsonl': lambda p: pd.read_json(p, lines=True), '.parquet': pd.read_parquet}
 
+# %% ../nbs/02_calibration.ipynb #60734646
 def _column(columns, where):
     if 'text' not in columns: raise InputError(f"{where} has no column 'text' but {', '.join(map(str, columns))}; rename the one that holds the text.")
 

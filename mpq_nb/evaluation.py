@@ -51,6 +51,7 @@ def logprobs(model,             # A decoder from transformers
 
 def _logp(logits): return check_finite(logits[:, :-1].float().log_softmax(-1).cpu(), 'the predictions')
 
+# %% ../nbs/06_evaluation.ipynb #5e366fd9
 @dataclass(frozen=True, eq=False)
 class Reference:
     "The log-probabilities `[N, T-1, V]` that others are compared with, float16, and the tokens they belong to."
@@ -62,6 +63,7 @@ def __getitem__(self: Reference, i # A slice of the sequences
                ) -> Reference:
     return Reference(self.logp[i], self.toks[i])
 
+# %% ../nbs/06_evaluation.ipynb #8458225c
 @patch
 def rows(self: Reference, i: int, j: int # From sequence i up to j
         ) -> torch.Tensor: # [j-i, T-1, V], float32
@@ -86,6 +88,7 @@ def _room(folder, need):
     old = sorted(folder.glob('*.npy'), key=lambda p: p.stat().st_mtime)
     while old and (need + sum(p.stat().st_size for p in old) > REFERENCES * 2**30 or shutil.disk_usage(folder).free < need): old.pop(0).unlink()
 
+# %% ../nbs/06_evaluation.ipynb #f8748da2
 def _reference_path(model, toks):
     "Where the reference of a model and tokens lies; None for a model whose hooks no fingerprint covers."
     if any(m._forward_pre_hooks or m._forward_hooks for m in model.modules()): return None
@@ -123,6 +126,7 @@ def reference(model,          # The unquantized model
     os.utime(path)
     return Reference(np.load(path, mmap_mode='r', allow_pickle=False), toks)
 
+# %% ../nbs/06_evaluation.ipynb #212ec6d7
 def _is_whole(path, shape):
     "Is there a reference of this shape, all of it?"
     if not path.is_file(): return False
@@ -142,6 +146,7 @@ class Evaluation:
     confidence: torch.Tensor
     tokens: str
 
+# %% ../nbs/06_evaluation.ipynb #8ac7d01b
 def compare_logprobs(p: torch.Tensor, # Reference log-probabilities [n, T-1, V]
                      q: torch.Tensor, # The other model's
                      ids: torch.Tensor, # Token ids [n, T]
@@ -191,7 +196,6 @@ def summary(self: Evaluation) -> dict: # kl, reverse_kl, top1, top5, dp, ppl, pp
     e, r = np.exp([nll, d]).tolist()
     return out | dict(ppl=e, ppl_se=e*nll_se, ppl_ratio=r, ppl_ratio_se=r*d_se)   # se of exp(x): exp(x)·se, to first order
 
-# %% ../nbs/06_evaluation.ipynb #1cac000e
 @patch
 def __repr__(self: Evaluation):
     s = self.summary()
@@ -228,6 +232,7 @@ def _bins(e, by):
     names = ['0', *(f'{v:.2g}' for v in edges.tolist()), '1']
     return torch.bucketize(e.confidence, edges), [f'{a} to {b}' for a, b in zip(names, names[1:])]
 
+# %% ../nbs/06_evaluation.ipynb #14d6801e
 @patch
 def where(self: Evaluation, by: str = 'confidence' # `"confidence"` of the reference, or `"position"` in the sequence
          ) -> pd.DataFrame: # A row per bin: share of the predictions, mean KL with its standard error, share of the KL
@@ -253,6 +258,7 @@ def __repr__(self: Paired):
     word = f'p = {self.p:.1g}' if self.p < .05 else 'no more than noise'
     return f'Paired({self.diff:+.4f} ± {self.se:.4f}: {word})'
 
+# %% ../nbs/06_evaluation.ipynb #9f414732
 def paired(a: Evaluation,     # One evaluation …
            b: Evaluation,     # … and another, on the same tokens
            what: str = 'kl',  # `"kl"`, `"top1"` or `"nll"`
@@ -305,6 +311,7 @@ class Settings:
 
 ARCHITECTURES = {'llama': Settings(add_bos_token=True, hub_kernels=False)}
 
+# %% ../nbs/06_evaluation.ipynb #1cdf96c8
 def _settings(model, tokenizer, add_bos_token):
     "The settings of a model's architecture as lm-eval's arguments; raises where the tokenizer or the model can't follow them."
     kind = model.config.get_text_config().model_type
@@ -332,6 +339,7 @@ class TaskResults:
     parts: dict = field(default_factory=dict)
     questions: dict = field(default_factory=dict)
 
+# %% ../nbs/06_evaluation.ipynb #60b68c10
 @patch
 def answers(self: TaskResults, task: str, metric: str = 'acc') -> tuple:
     "Outcomes of a task's questions, [n], and the subject of each as a number, [n] (every question its own where there are no subjects); raises `InputError` if it has none."
@@ -341,6 +349,7 @@ def answers(self: TaskResults, task: str, metric: str = 'acc') -> tuple:
     x = torch.tensor([v for g in got for v in g])
     return x, torch.arange(len(x)) if len(parts) == 1 else torch.arange(len(parts)).repeat_interleave(torch.tensor([len(g) for g in got]))
 
+# %% ../nbs/06_evaluation.ipynb #372969d2
 @patch
 def accuracy(self: TaskResults, task: str = 'average', metric: str = 'acc') -> tuple:
     "(accuracy, standard error) of a task, or of the mean of all that were asked for."
@@ -365,6 +374,7 @@ def frame(self: TaskResults) -> pd.DataFrame:
 @patch
 def _repr_markdown_(self: TaskResults): return _markdown(self.frame())
 
+# %% ../nbs/06_evaluation.ipynb #bed9c756
 @patch
 def asdict(self: TaskResults) -> dict:
     "As JSON takes it; outcomes as strings of 0 and 1."
@@ -387,6 +397,7 @@ def _check_tasks(tasks):
             raise InputError(str(e).split(' Known:')[0] + ' `lm_eval ls tasks` lists them all.')
     return names, manager
 
+# %% ../nbs/06_evaluation.ipynb #03236e7b
 def _load_tasks(manager, names, data):
     "Make `manager` give the loaded tasks; raises for one whose data are not there or lack what it reads."
     loaded = dict(tasks={}, groups={})
@@ -403,11 +414,13 @@ def _load_tasks(manager, names, data):
         except Exception as e: raise InputError(f"the data of {n} lack what the task reads ({type(e).__name__}: {str(e)[:120]}); their columns are {', '.join(doc)}.") from e
     manager.load = lambda tasks: loaded     # so that simple_evaluate need not load them again
 
+# %% ../nbs/06_evaluation.ipynb #eed46411
 def _outcomes(samples):
     "{metric: [outcome per question]} of a task's samples, in the order of the questions, for its accuracies."
     rows = sorted(samples, key=lambda s: s['doc_id'])
     return {m: [float(r[m]) for r in rows] for m in ('acc', 'acc_norm') if m in rows[0]}
 
+# %% ../nbs/06_evaluation.ipynb #90b9c0c2
 def check_limit(limit, names):
     "Raise unless `limit` is a number of questions, or such numbers for some of the tasks."
     each = limit if isinstance(limit, dict) else {'': limit}
@@ -422,6 +435,7 @@ def _limited(limit, names, loaded):
     sizes = {t: len(v.eval_docs) for t, v in loaded['tasks'].items()}
     return dict(samples={t: list(range(min(limit.get(n) or sizes[t], sizes[t]))) for n in names for t in _parts(n, tree)})
 
+# %% ../nbs/06_evaluation.ipynb #93a987fa
 def _hash(samples): return hashlib.sha256(''.join(s['doc_hash'] + s['prompt_hash'] for s in sorted(samples, key=lambda s: s['doc_id'])).encode()).hexdigest()[:16]
 
 def _parts(task, tree):
@@ -461,10 +475,12 @@ def _same_questions(a, b):
         differ = [t for t in set(a.questions) | set(b.questions) if a.questions.get(t) != b.questions.get(t)]
         raise InputError(f"two results can be compared only on the same questions in the same prompts; they differ in {', '.join(sorted(differ)[:5]) or 'the tasks asked for'}.")
 
+# %% ../nbs/06_evaluation.ipynb #89d56294
 def _needed(n, d, se):
     "Questions in all, in the same proportions, to see a difference like this in four trials out of five."
     return math.inf if d == 0 else n * (stats.norm.ppf(.975) + stats.norm.ppf(.8))**2 * (se/d)**2
 
+# %% ../nbs/06_evaluation.ipynb #05f4a70c
 def _difference(x, y, cluster):
     "Row of the difference of two lists of outcomes."
     d, se = clustered(x - y, cluster)
@@ -472,6 +488,7 @@ def _difference(x, y, cluster):
     only_a, only_b = int(((x > 0) & (y == 0)).sum()), int(((y > 0) & (x == 0)).sum())
     return dict(difference=d, se=se, p=p, only_a=only_a, only_b=only_b, mcnemar=stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1., n=len(x), needed=_needed(len(x), d, se))
 
+# %% ../nbs/06_evaluation.ipynb #ac60e4dc
 def paired_tasks(a: TaskResults, # One result …
                  b: TaskResults, # … and another, on the same questions
                  metric: str = 'acc',
@@ -507,6 +524,7 @@ def manual_text() -> str:
     from pydoc_data.topics import topics
     return '\n\n'.join(topics[k] for k in sorted(topics))
 
+# %% ../nbs/06_evaluation.ipynb #1dd19303
 def text_tokens(text: str,  # A file or a hub data set, as in `tokens`; None: Python's manual
                 tokenizer,  # The model's tokenizer
                 model=None, # To be checked against

@@ -61,6 +61,7 @@ class Layer:
     shape: tuple[int, int]
     block: int
 
+# %% ../nbs/01_models.ipynb #8817b445
 @patch(as_prop=True)
 def kind(self: Layer) -> str:
     "The layer's name within its block, such as `self_attn.q_proj`: the same in every block."
@@ -74,6 +75,7 @@ def numel(self: Layer) -> int:
 # %% ../nbs/01_models.ipynb #1b62876a
 ROUTERS = ('gate', 'router')
 
+# %% ../nbs/01_models.ipynb #ae35b060
 def _shared(model, ls):
     "The names of two layers that share a weight, or None."
     seen = {}
@@ -81,6 +83,7 @@ def _shared(model, ls):
         first = seen.setdefault(id(model.get_submodule(l.name).weight), l.name)
         if first != l.name: return first, l.name
 
+# %% ../nbs/01_models.ipynb #b23ef46c
 def _head(model, block):
     "The output layer as a `Layer`; raises if it has no weight of its own."
     m = model.get_output_embeddings()
@@ -89,6 +92,7 @@ def _head(model, block):
     if m.weight is model.get_input_embeddings().weight: raise InputError(f'{name} shares its weight with the embedding, which is looked up and not multiplied; it cannot be quantized as a layer (head=False).')
     return Layer(name, tuple(m.weight.shape), block)
 
+# %% ../nbs/01_models.ipynb #c9d04469
 def layers(model: nn.Module,   # A decoder from transformers
            head: bool = False, # Count `lm_head` as well, in a block after the last?
           ) -> list[Layer]:    # From the embedding to the head, in the order of the architecture
@@ -175,6 +179,7 @@ def cache_shape(config, # Of the model
     kinds = getattr(c, 'layer_types', None) or ['full_attention'] * c.num_hidden_layers
     return [[2 * heads * dim * 2, (getattr(c, 'sliding_window', None) or 0) if k == 'sliding_attention' else 0] for k in kinds]
 
+# %% ../nbs/01_models.ipynb #49f6c073
 def cache_bytes(shape,   # From `cache_shape`
                 context, # Tokens
                 batch,   # Contexts at a time
@@ -195,6 +200,7 @@ def shared_input(f): # A function of (x, name), x a tensor
         return last[name]
     return g
 
+# %% ../nbs/01_models.ipynb #8062119f
 def quantize_activations(model: nn.Module, # Changed in place: its layers get a forward pre-hook
                          schemes: dict,    # {layer name: scheme name}; weight-only schemes are ignored
                         ) -> list:         # Handles, to be removed by whoever wants the model back
@@ -203,6 +209,7 @@ def quantize_activations(model: nn.Module, # Changed in place: its layers get a 
     def hook(name): return lambda module, args: (_straight_through(args[0], quantized(args[0].detach(), name)), *args[1:])
     return [model.get_submodule(l).register_forward_pre_hook(hook(s)) for l, s in schemes.items() if quantizes_activations(s)]
 
+# %% ../nbs/01_models.ipynb #9405efee
 def _straight_through(x, q):
     "The quantized `q`, whose gradient is that of `x`: the derivative of rounding itself is zero almost everywhere."
     return q if not (torch.is_grad_enabled() and x.requires_grad) else x + (q - x).detach()
@@ -277,6 +284,7 @@ def _from_pretrained(source, dtype, trust_remote_code, **kw):
     if info['missing_keys']: raise InputError(f"the checkpoint '{name}' lacks {len(info['missing_keys'])} of the model's tensors, {min(info['missing_keys'])} among them; it is incomplete, or packed in a way that no kernel here can read.")
     return model, tok
 
+# %% ../nbs/01_models.ipynb #233eeca2
 def _unpack(model):
     "Unpack what compressed-tensors packed, in the model's dtype: left to itself it does so at the first forward pass, in a dtype of its own."
     compressor = getattr(getattr(model, 'hf_quantizer', None), 'compressor', None)
@@ -290,6 +298,7 @@ def _reader(folder):
     q = json.loads((folder/'config.json').read_text()).get('quantization_config') or {}
     return dict(quantization_config=AutoRoundConfig()) if q.get('quant_method') == 'gptq' and find_spec('gptqmodel') is None else {}
 
+# %% ../nbs/01_models.ipynb #63c10306
 def _gguf_in(path):
     "The GGUF file that a path means: itself, or the only one in a folder that holds no other model."
     if path.is_file() and path.suffix == '.gguf': return path

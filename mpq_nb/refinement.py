@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from scipy import stats
 from tqdm.auto import tqdm
 
@@ -26,6 +27,7 @@ def _kl_gradient(refs):
     left = iter(refs)
     return lambda logits, ids: logits.float().softmax(-1) - next(left).to(logits.device).float().exp()
 
+# %% ../nbs/07_refinement.ipynb #c314bdb4
 def linear(model,          # A decoder from transformers, unquantized
            ids,            # Token ids [N, T]
            refs,           # Log-probabilities of the unquantized model, a tensor [n, T, V] for each batch
@@ -74,39 +76,51 @@ class _Judge:
         self.until = float('inf') if minutes is None else time.monotonic() + 60*minutes
         self.refs = [l.float().log_softmax(-1).half().cpu() for l in predictions(model, self.parts)]
 
-    def spent(self): return self.left < 1 or time.monotonic() > self.until
+# %% ../nbs/07_refinement.ipynb #56ac8932
+@patch
+def spent(self: _Judge): return self.left < 1 or time.monotonic() > self.until
 
-    def __call__(self, recipe, what, net=False):
-        "Mean KL of `recipe`, infinite if it predicts nothing finite; None where the budget is used up and it is not of the net."
-        key = tuple(recipe.schemes.values())
-        if key not in self.rows:
-            if self.spent() and not net: return None
-            rows = self.measure(recipe, net)
-            self.left -= not net
-            self.rows[key], self.known[key], self.names[key] = rows, recipe, what
-        return self.mean(key)
+# %% ../nbs/07_refinement.ipynb #c7c8ae5e
+@patch
+def __call__(self: _Judge, recipe, what, net=False):
+    "Mean KL of `recipe`, infinite if it predicts nothing finite; None where the budget is used up and it is not of the net."
+    key = tuple(recipe.schemes.values())
+    if key not in self.rows:
+        if self.spent() and not net: return None
+        rows = self.measure(recipe, net)
+        self.left -= not net
+        self.rows[key], self.known[key], self.names[key] = rows, recipe, what
+    return self.mean(key)
 
-    def measure(self, recipe, net):
-        "KL of each sequence: all, or, outside the net, as many as it takes to see that it loses."
-        rows, best = torch.empty(0).double(), None if net else self.rows.get(self.lead())
-        with simulated(self.model, recipe.schemes):
-            for r, l in zip(self.refs, predictions(self.model, self.parts)):
-                rows = torch.cat([rows, kl_rows(r.to(l.device).float().log_softmax(-1), l).double().nan_to_num(float('inf'), posinf=float('inf'))])
-                if best is not None and _loses(rows - best[:len(rows)], self.SURE): break
-        return rows
+# %% ../nbs/07_refinement.ipynb #69d08858
+@patch
+def measure(self: _Judge, recipe, net):
+    "KL of each sequence: all, or, outside the net, as many as it takes to see that it loses."
+    rows, best = torch.empty(0).double(), None if net else self.rows.get(self.lead())
+    with simulated(self.model, recipe.schemes):
+        for r, l in zip(self.refs, predictions(self.model, self.parts)):
+            rows = torch.cat([rows, kl_rows(r.to(l.device).float().log_softmax(-1), l).double().nan_to_num(float('inf'), posinf=float('inf'))])
+            if best is not None and _loses(rows - best[:len(rows)], self.SURE): break
+    return rows
 
-    def mean(self, key):
-        "Mean KL of what was measured; of one cut short: the leader's, plus the difference on the same sequences."
-        rows, best = self.rows[key], self.rows[self.lead()]
-        return rows.mean().item() if len(rows) == len(best) else (best.mean() + (rows - best[:len(rows)]).mean()).item()
+# %% ../nbs/07_refinement.ipynb #e6e6305e
+@patch
+def mean(self: _Judge, key):
+    "Mean KL of what was measured; of one cut short: the leader's, plus the difference on the same sequences."
+    rows, best = self.rows[key], self.rows[self.lead()]
+    return rows.mean().item() if len(rows) == len(best) else (best.mean() + (rows - best[:len(rows)]).mean()).item()
 
-    def lead(self):
-        "The key of the least mean KL among those measured on all sequences; None if there is none yet."
-        N = sum(map(len, self.parts))
-        return min((k for k, v in self.rows.items() if len(v) == N), key=lambda k: self.rows[k].mean().item(), default=None)
+# %% ../nbs/07_refinement.ipynb #71f7bee8
+@patch
+def lead(self: _Judge):
+    "The key of the least mean KL among those measured on all sequences; None if there is none yet."
+    N = sum(map(len, self.parts))
+    return min((k for k, v in self.rows.items() if len(v) == N), key=lambda k: self.rows[k].mean().item(), default=None)
 
-    def best(self): return self.known.get(self.lead())
+@patch
+def best(self: _Judge): return self.known.get(self.lead())
 
+# %% ../nbs/07_refinement.ipynb #9fd176cc
 def _loses(d, sure):
     "Are these paired differences above zero, by a t-test of one side?"
     if len(d) < 4 or not d.isfinite().all(): return bool((d == float('inf')).any())
@@ -116,18 +130,21 @@ def _loses(d, sure):
 DAMPING = (2., 3., 4.5)
 WIDEST = 16.    # a damping at which hardly a layer changes any more
 
+# %% ../nbs/07_refinement.ipynb #90b1651f
 def _baselines(scores, budget, allowed):
     "The naive recipes that fit the budget and the rules."
     G = len(scores.groups)
     naive = [_promote(scores, order, by, budget, allowed) for order, by in ((range(G)[::-1], 'head'), (range(G), 'tail'))]
     return [r for r in (uniform(scores, n) for n in scores.schemes) if _fits(scores, r, budget, allowed)] + naive
 
+# %% ../nbs/07_refinement.ipynb #7b637092
 def _fits(scores, recipe, budget, allowed):
     "Does the recipe keep to the budget and the rules?"
     sizes, limit = _checked(scores, budget, allowed)
     at = np.arange(len(sizes)), _choice(scores, recipe)
     return sizes[at].sum() <= limit and allowed[at].all()
 
+# %% ../nbs/07_refinement.ipynb #97d76a8d
 def _choice(scores, recipe):
     "The column of each group, [G]; raises if the recipe splits a group or names a scheme that was not scored."
     out = []
@@ -148,6 +165,7 @@ def _expansion(judge, model, ids, scores, best, batch):
         judge.expansions[key] = G, _curvature(scores, _choice(scores, best))
     return judge.expansions[key]
 
+# %% ../nbs/07_refinement.ipynb #dc348ce2
 def _round(judge, model, ids, scores, best, sizes, limit, allowed, damping, batch):
     "Linearise at the best recipe and measure the solutions of all dampings: [(damping, recipe)]."
     G, H = _expansion(judge, model, ids, scores, best, batch)
@@ -199,6 +217,7 @@ def _report(judge, start, ended):
                  measured=[[judge.names[k] + '~'*(len(judge.rows[k]) < len(a)), round(judge.mean(k), 5)] for k in judge.rows])
     return replace(start, schemes=best.schemes, loss=b.mean().item(), made=start.made | dict(by='ours, refined', refined=about))
 
+# %% ../nbs/07_refinement.ipynb #25739060
 def _check_effort(rounds, evaluations, minutes, damping):
     "Raise unless these are numbers that can be kept to."
     for k, v in dict(rounds=rounds, evaluations=evaluations).items():
@@ -207,6 +226,7 @@ def _check_effort(rounds, evaluations, minutes, damping):
     if minutes is not None and not ok(minutes): raise InputError(f'minutes={minutes!r}: a number of at least 0 is needed.')
     if not isinstance(damping, (tuple, list)) or not damping or not all(map(ok, damping)): raise InputError(f'damping={damping!r}: a list of numbers of at least 0 is needed, such as {DAMPING}.')
 
+# %% ../nbs/07_refinement.ipynb #532f7ab7
 def _check_refine(model, toks, scores, recipe, rounds, batch, evaluations, minutes, damping):
     "Token ids, scores in the recipe's groups, the recipe in the layers' order, its budget and its allowed columns; raises for what does not fit."
     check_batch(batch)

@@ -55,6 +55,7 @@ def se(self: Scores) -> torch.Tensor:
     factor = self.loss.double().sum(0) / self.samples.double().mean(0).sum(0).clamp(min=1e-300)
     return (self.samples.double().std(0) / len(self.samples)**0.5 * factor).float()
 
+# %% ../nbs/03_sensitivity.ipynb #f662ff5e
 @patch
 def select(self: Scores, schemes # Names of some of the schemes
           ) -> Scores:
@@ -156,6 +157,7 @@ def save(self: Scores, path # `.safetensors` file
 # %% ../nbs/03_sensitivity.ipynb #d7ef9efc
 META = dict.fromkeys(('model', 'model_name', 'method', 'grouping', 'tokens', 'source', 'dtype', 'version'), str) | dict(rest_bytes=int, cache=list)
 
+# %% ../nbs/03_sensitivity.ipynb #d82c2a73
 def _consistent(s):
     "The scores, or `ValueError` if their parts do not fit together."
     for n in s.schemes: scheme(n)
@@ -196,6 +198,7 @@ def _hooked(*hooks):
     finally:
         for h in hooks: h.remove()
 
+# %% ../nbs/03_sensitivity.ipynb #b41936c1
 @contextmanager
 def _frozen(model):
     "No parameter asks for a gradient inside the block: only activations are differentiated."
@@ -296,6 +299,7 @@ def labels(probs: torch.Tensor, # Predictions of one sequence, [T, V]
     cdf = probs.cumsum(-1)
     return torch.searchsorted(cdf, u * cdf[:, -1:])[:, 0].clamp_(max=probs.shape[-1] - 1)
 
+# %% ../nbs/03_sensitivity.ipynb #8fdf9243
 def fisher_gradient(logits, # [n, T, V]
                     ids,    # Token ids [n, T]
                     seed=0, # Of the labels
@@ -370,6 +374,7 @@ def _measured(layers, measure, rows):
         rows[n].append(check_finite(fns[n](x, g, h), f'the effect of {n}').cpu())
     return watched(layers, see)
 
+# %% ../nbs/03_sensitivity.ipynb #1909dbb1
 def _whole(rows, name, n):
     "The rows of a layer, one for each of the `n` sequences; raises if it was called another number of times."
     got = sum(map(len, rows))
@@ -387,6 +392,7 @@ def _input_errors(x, name):
     "Q(x) - x, float32."
     return (qdq_activation(x, name) - x).float()
 
+# %% ../nbs/03_sensitivity.ipynb #365eed1e
 def _effects(x, g, h, errors, input_errors, schemes, segment):
     "The weight's effect a segment [n, T/segment, Q] and the activations' effect a token [n, T, Q] of every scheme."
     h, none, parts = h.float(), torch.zeros(x.shape[:2], device=x.device), list(zip(g.to(x.dtype).split(segment, 1), x.split(segment, 1)))
@@ -418,6 +424,7 @@ def text_gradient(logits, # [n, T, V]
     g[:, -1] = 0
     return g
 
+# %% ../nbs/03_sensitivity.ipynb #f5836433
 def _output_fisher(model, ids, schemes, batch, seed, ls):
     "½Σ(gradient · error of the output)², element by element: as in ModelOpt's auto_quantize"
     def measure(name, layer):
@@ -447,6 +454,7 @@ def _from_block(model, b, call, is_tuple):
     "Inside, a forward pass of `model` begins at block `b`, with the input that was saved."
     with _replaced(blocks(model)[1][:b], lambda *a, **k: (call[0],) if is_tuple else call[0]): yield
 
+# %% ../nbs/03_sensitivity.ipynb #12f3f62c
 def kl_rows(logp,   # Log-probabilities of the reference [n, T, V]
             logits, # Of the model, [n, T, V]
            ):       # [n]
@@ -482,6 +490,7 @@ def _mse(model, ids, schemes, batch, seed, ls):
 # %% ../nbs/03_sensitivity.ipynb #50545b5f
 METHODS = dict(fisher=_fisher, output_fisher=_output_fisher, delta_loss=_delta_loss, kl=_kl, mse=_mse)
 
+# %% ../nbs/03_sensitivity.ipynb #935a10c7
 def _check_schemes(schemes):
     "The schemes' names as a tuple in upper case; raises unless they exist and differ."
     names = tuple(s.strip().upper() for s in (schemes.split(',') if isinstance(schemes, str) else schemes))
@@ -524,6 +533,7 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
     return Scores(layers=tuple(ls), groups=tuple((l.name,) for l in ls), schemes=schemes, uniform=uniform, ids=toks.ids,
                   meta=_about(model, toks, ls, method, seed), **got).regroup(groups)
 
+# %% ../nbs/03_sensitivity.ipynb #faae1907
 def _check_layer(model, l, schemes):
     "Raise if a layer's weight is not finite, or a scheme cannot hold its shape."
     with resident(m := model.get_submodule(l.name)): check_finite(m.weight, f'weight of {l.name}')
@@ -531,6 +541,7 @@ def _check_layer(model, l, schemes):
         try: stored_bits(s, l.shape)
         except InputError as e: raise InputError(f'{l.name} cannot take {s}: {e}') from e
 
+# %% ../nbs/03_sensitivity.ipynb #7643a7b0
 def _about(model, toks, ls, method, seed):
     "What the scores are of, and what made them."
     return dict(method=method, model=fingerprint(model), model_name=model.config._name_or_path, tokens=toks.fingerprint, source=toks.source,

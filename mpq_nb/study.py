@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'SEED_MODELS', 'STUDIES', 'PUBLISHED', 'CONFIGS', 'VERSIONS', 'SHARD', 'Study', 'Cell', 'cell_key',
-           'meta_model', 'plan', 'run_cell', 'read_rows', 'run', 'published', 'table', 'differences', 'won_back']
+           'meta_model', 'blank', 'plan', 'run_cell', 'read_rows', 'run', 'published', 'table', 'differences',
+           'won_back']
 
 # %% ../nbs/10_study.ipynb #ab683dd6
 import hashlib, json, os, tempfile
@@ -50,6 +51,7 @@ class Study:
     dtype: str = 'auto'
     title: str = ''
 
+# %% ../nbs/10_study.ipynb #e3a790e0
 RECIPES = {'bf16': 'the unquantized model', 'uniform:SCHEME': 'one format everywhere', 'head': 'the layers near lm_head in the larger format',
            'tail': 'the layers near the embedding in the larger format', 'random:SEED': 'layers drawn at random in the larger format',
            'auto_scheme': "AutoRound's AutoScheme on the same tokens", 'ours': 'solved for the least loss, then refined', 'ours:fast': 'solved, not refined'}
@@ -78,6 +80,7 @@ PUBLISHED = _published()
 # %% ../nbs/10_study.ipynb #1e886eee
 def _kind(name): return name.partition(':')[0]
 
+# %% ../nbs/10_study.ipynb #7527fbd2
 def _check_recipe(name):
     "Raise unless `name` is one of `RECIPES`, with what it needs after the colon."
     kind, _, arg = name.partition(':')
@@ -111,6 +114,7 @@ def _typed(f, v, where):
     if (v is not None or f.default is not None) and (not isinstance(v, f.type) or isinstance(v, bool)): raise InputError(f"{where}: {v!r} is not {'a whole number' if f.type is int else 'a text'}.")
     return v
 
+# %% ../nbs/10_study.ipynb #c66b442b
 @patch(cls_method=True)
 def load(cls: Study, path # A YAML file
         ) -> Study:
@@ -141,6 +145,7 @@ def cells(self: Study) -> list:
     free = [r for r in self.recipes if _kind(r) in ('bf16', 'uniform')]
     return list(dict.fromkeys(c for m in self.models for c in [Cell(m, r) for r in free] + [Cell(m, r, float(b)) for b in self.budgets for r in self.recipes if r not in free]))
 
+# %% ../nbs/10_study.ipynb #f16d1111
 def _content(name):
     "The name of a text; of a local file, a hash of what is in it."
     p = Path(name or '').expanduser()
@@ -159,6 +164,7 @@ CONFIGS = {
     'Qwen/Qwen3-8B': dict(model_type='qwen3', hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128, vocab_size=151936, tie_word_embeddings=False, max_position_embeddings=40960),
     'Qwen/Qwen3-32B': dict(model_type='qwen3', hidden_size=5120, intermediate_size=25600, num_hidden_layers=64, num_attention_heads=64, num_key_value_heads=8, head_dim=128, vocab_size=151936, tie_word_embeddings=False, max_position_embeddings=40960)}
 
+# %% ../nbs/10_study.ipynb #d58e51c2
 def meta_model(name: str): # One of `CONFIGS`, a folder, a name on the hub, a .gguf file or demo
     "The model without its weights, on the meta device; a GGUF file is small enough to be loaded."
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -172,18 +178,22 @@ def meta_model(name: str): # One of `CONFIGS`, a folder, a name on the hub, a .g
     with torch.device('meta'): return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 # %% ../nbs/10_study.ipynb #ac0da75b
-def _blank(model, names):
+def blank(model, # Any decoder; on the meta device its weights are not needed
+          names, # Schemes to choose among
+         ) -> Scores: # Good for sizes, not for quality
     "Scores of a model without weights: the loss of a format falls by four with each bit, as the square of a rounding error does."
     ls = layers(model)
     loss = torch.tensor([[l.numel * 4.**-scheme_bits(n) for n in names] for l in ls])
     return Scores(loss, tuple(ls), tuple((l.name,) for l in ls), tuple(names), meta=dict(rest_bytes=rest_bytes(model), cache=_cache(model)))
 
+# %% ../nbs/10_study.ipynb #abecd74b
 def _baseline(s, name, bits):
     "A recipe that needs nothing but sizes; None for the unquantized model."
     kind, _, arg = name.partition(':')
     makers = dict(uniform=lambda: uniform(s, arg.upper()), head=lambda: head(s, bits=bits), tail=lambda: tail(s, bits=bits), random=lambda: random(s, int(arg or 0), bits=bits))
     return makers[kind]() if kind in makers else None
 
+# %% ../nbs/10_study.ipynb #4f86e6ec
 def _needs(study, model, name):
     "Bytes of memory that a cell needs, about: the model and its quantized copy, the blocks' saved inputs, the references, and what comparing a batch of four takes."
     c, item = model.config.get_text_config(), 4 if study.dtype == 'float32' or study.dtype == 'auto' and (name == 'demo' or name.endswith('.gguf')) else 2
@@ -195,13 +205,14 @@ def _schemes_of(study):
     "The formats of a study, those of its uniform recipes among them."
     return tuple(dict.fromkeys([*map(str.upper, study.schemes), *(r.partition(':')[2].upper() for r in study.recipes if _kind(r) == 'uniform')]))
 
+# %% ../nbs/10_study.ipynb #086ca8e3
 @torch.no_grad()
 def plan(study: Study) -> pd.DataFrame: # A row per cell
     "The cells, their bits and sizes, and the memory that they need; raises for what can't be done. No weight is loaded."
     study.check()
     rows, models = [], {}
     for c in study.cells():
-        if c.model not in models: m = meta_model(c.model); models = {c.model: (m, _blank(m, _schemes_of(study)).regroup(study.groups))}
+        if c.model not in models: m = meta_model(c.model); models = {c.model: (m, blank(m, _schemes_of(study)).regroup(study.groups))}
         m, s = models[c.model]
         r = _baseline(s, c.recipe, c.bits) if _kind(c.recipe) not in ('bf16', 'ours', 'auto_scheme') else None if c.recipe == 'bf16' else allocate(s.select(_schemes_upper(study)), bits=c.bits)
         if r and study.format != 'fake': _check_packable(r, study.format)
@@ -213,6 +224,7 @@ def _schemes_upper(study): return tuple(s.upper() for s in study.schemes)
 # %% ../nbs/10_study.ipynb #5a4a9dda
 VERSIONS = ('torch', 'transformers', 'auto-round', 'lm-eval')   # of the libraries that a result may depend on
 
+# %% ../nbs/10_study.ipynb #cb54969f
 class _Bench:
     "A loaded model with what its cells share."
     def __init__(self, study, name, out, data=None):
@@ -252,7 +264,7 @@ def _make(bench, cell):
     kind, _, arg = cell.recipe.partition(':')
     if kind == 'bf16': return None
     if kind == 'auto_scheme': return auto_scheme(bench.model, bench.tok, bench.toks(), cell.bits, _schemes_upper(bench.study), bench.study.groups, cache=bench.path().with_suffix('.autoscheme'))
-    if kind != 'ours': return _baseline(_blank(bench.model, _schemes_of(bench.study)).regroup(bench.study.groups) if kind == 'uniform' else bench.scores().select(_schemes_upper(bench.study)), cell.recipe, cell.bits)
+    if kind != 'ours': return _baseline(blank(bench.model, _schemes_of(bench.study)).regroup(bench.study.groups) if kind == 'uniform' else bench.scores().select(_schemes_upper(bench.study)), cell.recipe, cell.bits)
     s = bench.scores().select(_schemes_upper(bench.study))
     r = allocate(s, bits=cell.bits)
     if arg == 'fast': return r
@@ -260,6 +272,7 @@ def _make(bench, cell):
     if r.made['refined']['ended'] == 'interrupted': raise KeyboardInterrupt     # a recipe that is half refined is no result
     return r
 
+# %% ../nbs/10_study.ipynb #041499b8
 def _judged(bench, model):
     "Divergence and tasks of a model."
     toks, ref = bench.held()
@@ -278,6 +291,7 @@ def _in_format(bench, recipe):
         real = load(f'{d}/packed')[0]
         return _judged(bench, real if real.dtype == bench.model.dtype or real.device.type != 'cpu' else torch.nn.Module.float(real))
 
+# %% ../nbs/10_study.ipynb #51cfd042
 def run_cell(bench, cell: Cell) -> dict: # Of numbers and texts, for JSON
     "Make a cell's recipe, judge it, and keep the recipe in the run's folder."
     r, key = _make(bench, cell), cell_key(bench.study, cell)
@@ -297,6 +311,7 @@ def read_rows(out) -> dict: # {key: row}
         if isinstance(r, dict) and 'key' in r: rows[r['key']] = r
     return rows
 
+# %% ../nbs/10_study.ipynb #5dd9e7df
 def _write_rows(out, rows):
     with atomic(Path(out)/'results.jsonl') as tmp: tmp.write_text(''.join(json.dumps(r) + '\n' for r in rows))
 
@@ -305,6 +320,7 @@ def _append(out, row):
         with open(Path(out)/'results.jsonl', 'a') as f: f.write(json.dumps(row) + '\n'); f.flush(); os.fsync(f.fileno())
     except OSError as e: raise InputError(f"could not write to '{out}': {e.strerror}; what was finished before is kept, continue with resume once there is room.") from e
 
+# %% ../nbs/10_study.ipynb #4af930a1
 def _open(study, out, resume):
     "The run's folder and its finished rows; raises where there are some and the run is not to be resumed."
     out = check_out(out, folder=True)
@@ -331,6 +347,7 @@ def _check_made(bench, done):
             raise InputError(f"finished cells of '{bench.name}' in this folder do not go with this run: {'; '.join(differ)}. Use another folder.")
     return bench
 
+# %% ../nbs/10_study.ipynb #aa41d61f
 def _sequential(study, todo, out, data, done):
     "Rows of the cells, one after the other; a model is loaded once."
     bench = None
@@ -343,6 +360,7 @@ def _sequential(study, todo, out, data, done):
             return bench
         yield _attempt(made, c, cell_key(study, c))
 
+# %% ../nbs/10_study.ipynb #2eb59590
 def run(study: Study,      # Or one of `STUDIES`
         out,               # Folder of the run
         data: str = None,  # Folder that mirrors hub names, for the tasks
@@ -368,6 +386,7 @@ def published(row): # A finished row
     fits = row['recipe'] == 'bf16' or (row.get('schemes'), row.get('format')) == formats
     return PUBLISHED.get((row['model'], row['recipe'], row['bits'])) if fits else None
 
+# %% ../nbs/10_study.ipynb #c65ffc8e
 def _accuracy(r, base):
     "The average of a finished row as text, with what it keeps of the unquantized model's."
     t = TaskResults.fromdict(r['tasks'])
@@ -384,6 +403,7 @@ def _row(r, base):
     try: return out | dict(average=_accuracy(r, base) if 'tasks' in r else '')
     except InputError as e: return out | dict(average=str(e)[:80])     # one row must not cost the table
 
+# %% ../nbs/10_study.ipynb #1b35f2a5
 def table(rows) -> pd.DataFrame: # Rows of `run`
     "Average accuracy ± standard error (share of the unquantized model's; ≈: not distinguishable from it), KL, and the published average."
     base = {r['model']: r for r in rows if r['recipe'] == 'bf16' and 'error' not in r}
@@ -415,6 +435,7 @@ def _share(x, lo, hi):
         parts.append(clustered(a - l - s*(h - l), c)[1])
     return s, float(np.square(parts).sum()**.5 / len(parts) / loss.difference)
 
+# %% ../nbs/10_study.ipynb #2a8975a6
 def won_back(rows, low='uniform:MXFP4', of='ours') -> pd.DataFrame: # A row per model and budget
     "The share of the accuracy that the low format everywhere loses which `of` wins back, its published counterpart, and the share of the KL."
     at, out = {(r['model'], r['recipe'].lower(), r['bits']): r for r in rows if 'error' not in r and 'tasks' in r}, []
@@ -429,17 +450,32 @@ def won_back(rows, low='uniform:MXFP4', of='ours') -> pd.DataFrame: # A row per 
 # %% ../nbs/10_study.ipynb #5bbb8e35
 SHARD = 8   # sequences of a calibration shard; a multiple of 8, so that what is rescaled by is measured on the same ones
 
+# %% ../nbs/10_study.ipynb #d0e3ad43
 def _scored(prepare, shard, merged, study, name, options):
     "The Ray reference to a model's finished scores: its tokens are drawn, shards of them scored, and the shards merged."
     ids = prepare.options(**options).remote(name)
     parts = [shard.options(**options).remote(name, ids, i) for i in range(0, study.samples, SHARD)]
     return merged.remote(name, *parts)
 
-def _on_ray(study, todo, out, data, address):
-    "Rows of the cells, in the order in which they are finished; a worker that dies costs its cell, which is recorded as failed."
+# %% ../nbs/10_study.ipynb #cb1dbeec
+def _connect(address):
+    "Ray, connected to the cluster at an address; raises if it is not installed."
     try: import ray
     except ImportError as e: raise InputError("Ray is not installed: pip install 'mpq_nb[ray]'.") from e
     if not ray.is_initialized(): ray.init(None if address == 'local' else address, log_to_driver=False, include_dashboard=False)
+    return ray
+
+def _demand(study, name, gpu, room):
+    "What Ray has to reserve for a cell of a model; a text where no node has it."
+    if gpu: return dict(num_gpus=1)
+    need = _needs(study, meta_model(name), name)
+    if need > room: return f'InputError: {name} needs {need/2**30:.0f} GiB, and no node of the cluster has more than {room/2**30:.0f}.'
+    return dict(memory=need)
+
+# %% ../nbs/10_study.ipynb #73cc5f44
+def _on_ray(study, todo, out, data, address):
+    "Rows of the cells, in the order in which they are finished; a worker that dies costs its cell, which is recorded as failed."
+    ray = _connect(address)
     here, gpu = os.getcwd(), ray.cluster_resources().get('GPU', 0) > 0
 
     def bench(name):
@@ -459,11 +495,7 @@ def _on_ray(study, todo, out, data, address):
 
     room, options, ready, left = max(n['Resources'].get('memory', 0) for n in ray.nodes() if n['Alive']), {}, {}, {}
     for c in todo:
-        if c.model not in options:
-            need = _needs(study, meta_model(c.model), c.model)
-            options[c.model] = dict(num_gpus=1) if gpu else dict(memory=need)
-            if not gpu and need > room: options[c.model] = f'InputError: {c.model} needs {need/2**30:.0f} GiB, and no node of the cluster has more than {room/2**30:.0f}.'
-        o = options[c.model]
+        o = options[c.model] = options.get(c.model) or _demand(study, c.model, gpu, room)
         if isinstance(o, str): yield dict(key=cell_key(study, c), **asdict(c), error=o); continue
         if _kind(c.recipe) not in ('bf16', 'uniform') and c.model not in ready: ready[c.model] = _scored(prepare, shard, merged, study, c.model, o)
         left[cell.options(**o).remote(c, ready.get(c.model) if _kind(c.recipe) not in ('bf16', 'uniform') else None)] = c
