@@ -119,10 +119,10 @@ const big = n => n >= 1e9 ? `${num(n / 1e9)} G` : n >= 1e6 ? `${num(n / 1e6)} M`
 const pick = (list, f) => [...new Set(list.map(f))]
 """
 
-# %% ../nbs/09_explorer.ipynb #9e2de460
+# %% ../nbs/09_explorer.ipynb #bf478ed2
 _JS_MAP = r"""
 function layout(cells, width) {
-  const kinds = pick(cells, c => c.kind), blocks = pick(cells, c => c.block), turned = width < 560
+  const kinds = pick(cells, c => c.kind), blocks = pick(cells, c => c.block), turned = width < 480
   const label = Math.max(...cells.map(c => c.short.length)) * 6.4 + 10
   const left = turned ? 30 : label, top = turned ? label * .72 + 6 : 4, right = turned ? label * .45 : 2
   const across = turned ? kinds.length : blocks.length, down = turned ? blocks.length : kinds.length
@@ -332,10 +332,10 @@ _CSS = r"""
 .mpq-code div {display: flex; justify-content: space-between; align-items: center} .mpq pre {margin: 2px 0 8px; padding: 6px 10px; background: var(--soft); color: var(--fg); font: 12px/1.5 var(--jp-code-font-family, ui-monospace, monospace); white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 4px; max-height: 9em; overflow: auto}
 """
 
-# %% ../nbs/09_explorer.ipynb #c2e0ae63
+# %% ../nbs/09_explorer.ipynb #9cb3a0ac
 _CSS_PAGE = r"""
 .mpq-explorer {max-width: 1500px} .mpq-explorer .mpq-row {flex-flow: row wrap; gap: 4px 18px; align-items: center; overflow: visible}
-.mpq-explorer .widget-label {width: auto; min-width: 56px} .mpq-explorer .widget-toggle-buttons {display: flex; flex-flow: row wrap; align-items: center; overflow: visible}
+.mpq-explorer .widget-label {width: auto; min-width: 56px; margin-right: 6px} .mpq-explorer .widget-toggle-buttons {display: flex; flex-flow: row wrap; align-items: center; overflow: visible}
 .mpq-explorer .widget-toggle-button {opacity: .65} .mpq-explorer .widget-toggle-button.mod-active {opacity: 1; box-shadow: inset 0 0 0 1.5px var(--jp-ui-font-color1, CanvasText)} .mpq-explorer .widget-toggle-buttons > div {display: flex; flex-wrap: wrap} .mpq-explorer .mpq-fill {flex: 1 1 240px; max-width: 520px} .mpq-explorer .widget-toggle-button, .mpq-explorer .jupyter-button {height: 28px; line-height: 26px}
 .mpq-explorer .jupyter-button:focus-visible {outline: 2px solid #D55E00; outline-offset: 1px} .mpq-explorer .widget-toggle-buttons .jupyter-button {margin: 1px}
 @media (prefers-color-scheme: dark) {
