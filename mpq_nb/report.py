@@ -7,10 +7,10 @@ __all__ = ['NOT_OURS', 'INK', 'RC', 'UNIT', 'NATURE', 'TEMPLATE', 'MD', 'CSS', '
            'figure', 'asked', 'title', 'results', 'dots', 'comparison', 'regained', 'which', 'counts', 'strips', 'maps',
            'frontiers', 'divergence', 'measured', 'serving', 'again', 'page', 'report']
 
-# %% ../nbs/12_report.ipynb #432fdd58
+# %% ../nbs/12_report.ipynb #ed178826
 import base64, hashlib, io, json, re, shlex
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -35,9 +35,9 @@ from .plots import plot_divergence, plot_frontier, plot_recipe, plot_sensitivity
 from .quantization import FORMATS, HOW, _check_packable
 from .schemes import InputError, bits as scheme_bits
 from .sensitivity import Scores
-from .study import PUBLISHED, STUDIES, Study, cell_key, differences, published, read_rows, won_back
+from .study import PUBLISHED, Study, _typed, cell_key, differences, published, read_rows, won_back
 
-# %% ../nbs/12_report.ipynb #7a78e69d
+# %% ../nbs/12_report.ipynb #18514362
 @dataclass(frozen=True, eq=False)
 class Run:
     "What a run's folder holds, by the files' names in it: scores, recipes, measured rows (named as a study's), checkpoints' verifications, evaluations, a study."
@@ -50,6 +50,7 @@ class Run:
     demo: dict = None
     study: Study = None
 
+# %% ../nbs/12_report.ipynb #ecd9c51d
 NOT_OURS = ('config', 'tokenizer', 'index', 'quantization', 'generation', 'vocab', 'special_tokens', 'added_tokens')   # JSON of a checkpoint
 
 def _json(path):
@@ -63,6 +64,7 @@ def _is_scores(path):
         with safe_open(path, 'pt') as f: return 'mpq_scores' in (f.metadata() or {})
     except (SafetensorError, OSError): return path.stem == 'scores' or path.parent.name == 'scores'     # damaged: to be said, not passed over
 
+# %% ../nbs/12_report.ipynb #2af0f1b0
 def _found(folder):
     "{kind: [paths]} of what a run's folder holds."
     here = [p for g in ('*', 'scores/*', 'recipes/*', '*/recipe.json', '*/verification.json') for p in sorted(folder.glob(g)) if p.is_file() and not p.name.startswith('.')]
@@ -76,7 +78,7 @@ def _found(folder):
         if isinstance(d, dict) and 'mpq_evaluation' in d: out['evaluations'].append(p)
     return out
 
-# %% ../nbs/12_report.ipynb #4f37e09d
+# %% ../nbs/12_report.ipynb #5147ab88
 def _sized(row, recipe):
     "The row with what its recipe takes."
     return row if recipe is None else dict(payload=recipe.bits, bpw=recipe.bpw, bytes=recipe.nbytes) | row
@@ -92,6 +94,7 @@ def _demo_rows(d, recipes):
         out.append(_sized(row | {k: float(x) for k, x in v.items()} | dict(payload=v['bits'], bits=row['bits'], accuracies=tasks), recipes.get(file)))
     return out
 
+# %% ../nbs/12_report.ipynb #03348856
 def _study_rows(st, rows, recipes):
     "A study's rows, in its order; of those that are not of this study, none."
     out = []
@@ -103,6 +106,7 @@ def _study_rows(st, rows, recipes):
         out.append(r | dict(label=c.recipe + ('' if c.bits is None else f' @ {c.bits:g}'), accuracies=acc))
     return out
 
+# %% ../nbs/12_report.ipynb #a3f7f437
 def _evaluation_row(name, d):
     "The row of an evaluation's file."
     acc = {f['task']: (f['value'], f['se']) for f in d.get('tasks', []) if f.get('model') == 'quantized' and f['metric'] == 'acc'}
@@ -114,20 +118,28 @@ def _checkpoint_row(name, v, recipe):
                bits=recipe.budget.get('bits') if recipe else None, kl=v['kl_original'], kl_se=v['kl_original_se'], top1=v['top1_original'], ppl_ratio=v['perplexity_ratio'], source=name)
     return _sized(row, recipe) | dict(bytes=v['bytes'])
 
-# %% ../nbs/12_report.ipynb #6107abb3
+# %% ../nbs/12_report.ipynb #584c9f5c
 def _rows_of(kind, f, *args):
     "Rows made by `f`; raises `InputError` where the file lacks what they are made of."
     try: return f(*args)
     except (KeyError, TypeError, ValueError, AttributeError) as e: raise InputError(f"{kind} is not as this version of mpq_nb ({__version__}) writes it: {type(e).__name__}: {str(e)[:120]}. Make it again.") from e
 
+# %% ../nbs/12_report.ipynb #b03e2b95
+def _study(path):
+    "A study that was run: read without asking again whether it can be."
+    d, known = _json(path), {f.name: f for f in fields(Study)}
+    if not isinstance(d, dict) or not {'models', 'recipes'} <= set(d) <= set(known): raise InputError(f"'{path}' is no study as mpq_nb {__version__} writes it; run it again.")
+    return Study(**{k: _typed(known[k], v, f"'{path}', {k}") for k, v in d.items()})
+
 def _of_study(folder, recipes):
     "(study, rows) of a study's folder; (None, []) of another."
     if not (folder/'study.json').is_file(): return None, []
-    st, rows = Study.load(folder/'study.json'), read_rows(folder)
+    st, rows = _study(folder/'study.json'), read_rows(folder)
     mine = _rows_of(f"'{folder/'results.jsonl'}'", _study_rows, st, rows, recipes)
     if rows and not mine: raise InputError(f"none of the {len(rows)} finished cells in '{folder}' belongs to its study.json under mpq_nb {__version__}: they are of another version or another study. Run the study again in another folder.")
     return st, mine
 
+# %% ../nbs/12_report.ipynb #3e140265
 def read_run(folder # Of `mpq demo`, `mpq study` or `mpq quantize`; or one with scores, recipes and evaluations in it
             ) -> Run:
     "Read a run's folder; raises `InputError` where there is nothing to report."
@@ -144,7 +156,7 @@ def read_run(folder # Of `mpq demo`, `mpq study` or `mpq quantize`; or one with 
     if not (at['scores'] or recipes or rows or st): raise InputError(f"'{folder}' holds nothing to report: no scores, no recipe, no evaluation, no checkpoint and no study. mpq demo -o {shlex.quote(str(folder))} makes an example.")
     return Run(folder, {name(p): Scores.load(p) for p in at['scores']}, recipes, rows, checkpoints, evaluations, demo, st)
 
-# %% ../nbs/12_report.ipynb #70bb322a
+# %% ../nbs/12_report.ipynb #6c987e3e
 def _nums(v, se=None, digits=3, scale=1, unit=''):
     "A number with its 95 % interval (normal: 1.96 standard errors)."
     if v is None or v != v: return ''
@@ -159,6 +171,7 @@ def grid(df, caption: str = None): # A data frame of texts and numbers -> FT
     head = Thead(Tr(*[Th(str(c), scope='col') for c in df.columns]))
     return Div(Table(ft('caption', caption) if caption else '', head, Tbody(*body)), cls='scroll', tabindex='0')
 
+# %% ../nbs/12_report.ipynb #30e4dc1e
 def facts(rows: dict): # {name: text or FT}; an empty one is left out
     "Names and what they are."
     return Dl(*[x for k, v in rows.items() if v not in (None, '', [], {}) for x in (Dt(k), Dd(v if hasattr(v, '__html__') else str(v)))])
@@ -184,7 +197,7 @@ def figure(axes,         # What one of the `plot_…` gives: Axes, or several of
     svg = svg[svg.index('<svg'):].replace(INK, 'currentColor').replace('<svg ', f'<svg role="img" aria-label="{escape(caption)}" style="--w: {wide}" ', 1)
     return Figure(Div(Safe(re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.S)), cls='scroll', tabindex='0'), Figcaption(caption))
 
-# %% ../nbs/12_report.ipynb #1dc5e1f3
+# %% ../nbs/12_report.ipynb #6e469990
 @patch(as_prop=True)
 def models(self: Run) -> list:
     "Names of the models, in the order of the study or as they come."
@@ -194,6 +207,7 @@ def models(self: Run) -> list:
 @patch(as_prop=True)
 def name(self: Run) -> str: return self.folder.resolve().name
 
+# %% ../nbs/12_report.ipynb #36e42082
 @patch
 def recipe(self: Run, row): # A row
     "The row's recipe; None if it has none here."
@@ -214,7 +228,7 @@ def missing(self: Run) -> list:
 
 def _full(model): return 'SmolLM2-135M-Instruct, the demo model' if model == 'demo' else str(model)
 
-# %% ../nbs/12_report.ipynb #ce3459f0
+# %% ../nbs/12_report.ipynb #8b2955e4
 def _calibration(s):
     "How scores were made, in a sentence."
     m, n = s.meta, 'no' if s.samples is None else len(s.samples)
@@ -227,6 +241,7 @@ def _budgets(bs):
     by = {k: sorted({b[k] for b in bs if k in b}) for k in UNIT}
     return '; '.join(f"{', '.join(f'{v:g}' for v in vs)} {UNIT[k]}" for k, vs in by.items() if vs)
 
+# %% ../nbs/12_report.ipynb #3f446718
 def asked(run: Run): # FT
     "Model, formats, budgets, calibration."
     st, scores = run.study, list(run.scores.values())
@@ -239,13 +254,14 @@ def asked(run: Run): # FT
                   'recipes compared': ', '.join(st.recipes) if st else '', 'benchmark tasks': ', '.join(st.tasks) if st else '', 'written as': st.format if st and st.format != 'fake' else '',
                   'calibrated on': '; '.join(dict.fromkeys(map(_calibration, scores))) or (f'{st.calibration}, {st.samples} sequences of {st.length} tokens' if st else '')})
 
-# %% ../nbs/12_report.ipynb #aee0dda0
+# %% ../nbs/12_report.ipynb #b6209eea
 def _pairs(run):
     "Paired differences as rows: what, against what, KL, standard error."
     out = [dict(model=d['model'], a=f"ours @ {d['budget']:g}", b=d['against'], kl=d['KL'], se=d['KL_se'], accuracy=d.get('accuracy'), accuracy_se=d.get('accuracy_se')) for d in (differences([r for r in run.rows if 'kl_rows' in r]).to_dict('records') if run.study else [])]
     for k, p in ((run.demo or {}).get('paired') or {}).items(): a, _, b = k.partition(' - '); out.append(dict(model='demo', a=a, b=b, kl=p['diff'], se=p['se']))
     return out
 
+# %% ../nbs/12_report.ipynb #e56a65a1
 def _finding(run):
     "The one sentence of the page: ours against the best of the others, at the budget that is nearest 5 bits; else what the recipe costs."
     pairs = [p for p in _pairs(run) if p['model'] == run.models[0]]
@@ -259,7 +275,7 @@ def _finding(run):
     r = next((r for r in run.recipes.values() if r.loss is not None), None)
     return f'{r.bits:.2f} bits per weight; predicted to be {r.loss:.3g} nats per token from the original. Nothing was measured yet.' if r else 'Scored; no recipe was made yet.'
 
-# %% ../nbs/12_report.ipynb #a862b2bc
+# %% ../nbs/12_report.ipynb #24404844
 def _warnings(run):
     "What a reader must know before anything else."
     out, lost, again = [], [r for r in run.rows if 'error' in r], f'mpq study {shlex.quote(run.name)}/study.json -o {shlex.quote(run.name)} --resume'
@@ -269,6 +285,7 @@ def _warnings(run):
         if not v.get('ok'): out.append(Div(Strong(f'The checkpoint in {Path(n).parent} failed its verification; do not use it.'), cls='warn'))
     return out
 
+# %% ../nbs/12_report.ipynb #a9ee5347
 def title(run: Run): # FT
     "Heading, finding, warnings and the few numbers that matter."
     main = next((r for r in run.rows if r.get('recipe', '').startswith('ours') and 'kl' in r and abs((r.get('bits') or 5) - 5) < .01), None) or next((r for r in run.rows if 'kl' in r and r.get('recipe') != 'bf16'), None)
@@ -279,7 +296,7 @@ def title(run: Run): # FT
     return Div(P(f'mpq_nb · {what} · {run.name}', cls='kicker'), H1(run.study.title if run.study and run.study.title else ', '.join(map(_full, run.models))), P(_finding(run), cls='lead'), *_warnings(run),
                Div(*[Div(Strong(v), Span(k)) for v, k in told], cls='tiles') if told else '')
 
-# %% ../nbs/12_report.ipynb #ad59b31c
+# %% ../nbs/12_report.ipynb #e714a0e6
 def _line(r):
     "A row of the table, as texts."
     if 'error' in r: return {'recipe': r['label'], 'KL (nats/token)': f"failed: {r['error'][:160]}"}
@@ -287,6 +304,7 @@ def _line(r):
            'checkpoint': _size(r['bytes']) if r.get('bytes') else '', 'KL (nats/token)': _nums(r['kl'], r.get('kl_se')), 'same top token': _nums(r.get('top1'), r.get('top1_se'), 1, 100, ' %'), 'perplexity ×': _nums(r.get('ppl_ratio'), r.get('ppl_ratio_se'))}
     return out | {t: _nums(a, se, 1, 100, ' %') for t, (a, se) in r.get('accuracies', {}).items()} | ({'published': _nums(v, None, 1, 100, ' %')} if 'schemes' in r and (v := published(r)) else {})
 
+# %% ../nbs/12_report.ipynb #8d9e424a
 def results(run: Run): # FT, or None
     "The measured recipes, a table a model."
     out = []
@@ -304,6 +322,7 @@ def dots(run: Run): # FT, or None
            for m in dict.fromkeys(r['model'] for r in rows) for w in ('accuracy', 'KL') if (mine := [r for r in rows if r['model'] == m and (w == 'KL' or r.get('tasks'))])]
     return Div(*out)
 
+# %% ../nbs/12_report.ipynb #2520fb22
 def comparison(run: Run): # FT, or None
     "Paired differences."
     rows = [{**({'model': p['model']} if len(run.models) > 1 else {}), 'recipe': p['a'], 'against': p['b'], 'KL difference': _nums(p['kl'], p['se']), 'accuracy difference': _nums(p.get('accuracy'), p.get('accuracy_se'), 2, 100, ' points')} for p in _pairs(run)]
@@ -316,7 +335,7 @@ def regained(run: Run): # FT, or None
     if not len(w): return None
     return grid(pd.DataFrame([dict(model=r.model, bits=f'{r.bits:g}', accuracy=_nums(r.accuracy, r.se, 0, 100, ' %') or 'no loss to be told from noise', KL=_nums(r.KL, None, 0, 100, ' %'), published=_nums(r.published, None, 0, 100, ' %')) for r in w.itertuples()]), 'share of the loss of MXFP4 everywhere that is won back')
 
-# %% ../nbs/12_report.ipynb #2f472df3
+# %% ../nbs/12_report.ipynb #26523db5
 def _ranges(ns):
     "Numbers as ranges: 0–2, 5."
     out = []
@@ -332,13 +351,14 @@ def which(recipe: Recipe): # FT
     rows = [dict(layer=short(k), **{s: _ranges(g.block[g.scheme == s]) if s != common else ('the rest' if (g.scheme == s).any() else '') for s in sorted(f.scheme.unique(), key=scheme_bits)}) for k, g in f.groupby('kind', sort=False)]
     return grid(pd.DataFrame(rows), 'blocks, counted from 0')
 
+# %% ../nbs/12_report.ipynb #ccf5a59c
 def counts(recipes: dict): # {name: `Recipe`} -> FT
     "A row per recipe: its size, its prediction, and how many layers have which format."
     names = sorted({s for r in recipes.values() for s in r.schemes.values()}, key=scheme_bits)
     row = lambda n, r: {'recipe': n, 'bits': f'{r.bits:.3f}', 'stored': f'{r.bpw:.3f}', 'checkpoint': _size(r.nbytes) if 'rest_bytes' in r.made else '', 'predicted KL': '' if r.loss is None else f'{r.loss:.3f}'} | {s: Counter(r.schemes.values()).get(s) or '' for s in names}
     return grid(pd.DataFrame([row(n, r) for n, r in recipes.items()]), 'layers in each format')
 
-# %% ../nbs/12_report.ipynb #c7523d24
+# %% ../nbs/12_report.ipynb #89b4e616
 def _labels(run, model):
     "{name on the page: recipe} of a model; ours first, a recipe that two files hold once."
     label = {r.get('recipe_file') or r.get('source', '').replace('verification', 'recipe'): r['label'] for r in run.rows if 'recipe' in r}
@@ -347,6 +367,7 @@ def _labels(run, model):
         if not any(r.schemes == o.schemes and r.made.get('by') == o.made.get('by') for o in out.values()): out[label.get(f, f.removesuffix('.json'))] = r
     return out
 
+# %% ../nbs/12_report.ipynb #259e7042
 def _differs(r, rival):
     return Details(Summary(f"Where it differs from {rival.made['by']}"), figure(plot_recipe(r, rival), f"A dot marks each layer that has another format in {rival.made['by']} at the same budget."))
 
@@ -365,7 +386,7 @@ def strips(run: Run): # FT, or None
             out.append(Details(Summary(f'Which layers, in {n}'), which(r)))
     return Div(*out) if out else None
 
-# %% ../nbs/12_report.ipynb #177b29fe
+# %% ../nbs/12_report.ipynb #9c9aac3c
 def maps(run: Run): # FT, or None
     "Sensitivity maps."
     out = []
@@ -376,6 +397,7 @@ def maps(run: Run): # FT, or None
         out.append(figure(plot_sensitivity(s), f'{about}what a million weights lose in each format, by kind of layer and block. All layers together, in nats per token: {lost}.'))
     return Div(*out) if out else None
 
+# %% ../nbs/12_report.ipynb #ac8a1f26
 def _published_shape(model, formats):
     "{bits: accuracy} as published for a model in MXFP4 and MXFP8; None where there is nothing."
     got = {4. if b is None else b: v for (m, r, b), v in PUBLISHED.items() if m == model and r in ('ours', 'uniform:MXFP4') and b != 3}
@@ -422,7 +444,7 @@ def measured(run: Run): # FT
     return Div(P(NATURE) if run.rows else '', facts({'judged on': '; '.join(dict.fromkeys(texts)), 'questions a task': json.dumps(st.limit) if st and st.limit and st.tasks else 'all' if st and st.tasks else '', 'checkpoint': '; '.join(checks),
                'scores': '; '.join(prints), 'made with': ', '.join(f'{k} {v}' for k, v in made.items())}))
 
-# %% ../nbs/12_report.ipynb #b526ef3b
+# %% ../nbs/12_report.ipynb #7bee61a7
 def _fence(md): return re.sub(r'^```\w*\n|\n```$', '', md)
 
 def _serve_checkpoint(where, format, recipe):
@@ -437,6 +459,7 @@ def _holds(recipe, format):
     try: _check_packable(recipe, format); return True
     except InputError: return False
 
+# %% ../nbs/12_report.ipynb #9098aa57
 def _serve_recipe(run, name, file, recipe):
     "The commands that make a checkpoint of a recipe."
     fits = [f for f in FORMATS if _holds(recipe, f)]
@@ -445,6 +468,7 @@ def _serve_recipe(run, name, file, recipe):
     engines = {f: [e for e in FORMATS[f].engines if servable(recipe, e)] for f in fits}
     return [P(f'{name} is not packed yet. It can be written as ' + '; '.join(f"{f}, {'for ' + ' and '.join(e) if e else 'which no engine can serve as it is'}" for f, e in engines.items()) + '.'), command(f'mpq quantize {model} {at} --format {fits[0]} -o quantized')]
 
+# %% ../nbs/12_report.ipynb #91be79a4
 def serving(run: Run): # FT, or None
     "How to serve the checkpoints; how to make one where there is none."
     out = []
@@ -457,7 +481,7 @@ def serving(run: Run): # FT, or None
             for n, r in mine[:1] if run.study else mine: out += _serve_recipe(run, n if len(run.models) == 1 else f'{m}, {n}', next(f for f, o in run.recipes.items() if o is r), r)
     return Div(*out) if out else None
 
-# %% ../nbs/12_report.ipynb #ab30585b
+# %% ../nbs/12_report.ipynb #b0451d97
 def _score_command(f, s):
     "The command that makes these scores again; None where the files do not say from what."
     m, q = s.meta, shlex.quote
@@ -466,6 +490,7 @@ def _score_command(f, s):
     return (f"mpq score {q(m['model_name'])} --schemes {','.join(s.schemes)}" + (f' --seed {own[1]}' if own and own[1] != '0' else '') + ('' if own else f" --calibration {q(str(m.get('source')))}") +
             f" -n {len(s.samples)} --length {m.get('length', 256)}" + (f" --method {q(m['method'])}" if m.get('method', 'fisher') != 'fisher' else '') + (' --groups fused' if m.get('grouping') == 'fused' else '') + f' -o {q(f)}')
 
+# %% ../nbs/12_report.ipynb #ef983368
 def _allocate_command(run, f, r):
     "The command that solves for this recipe again; None for one that was not solved here."
     by, q = str(r.made.get('by', '')), shlex.quote
@@ -478,6 +503,7 @@ def _allocate_command(run, f, r):
     opts += [f"--engine {q(str(r.made['engine']))}"] if r.made.get('engine') else []
     return f"mpq allocate {q(src)} {' '.join(opts)}" + (' --refine' if 'refined' in r.made else '') + (f' --by {by}' if by in ('head', 'tail') else '') + f' -o {q(f)}'
 
+# %% ../nbs/12_report.ipynb #4bcae4bd
 def again(run: Run): # FT
     "Commands and files."
     name = shlex.quote(run.name)
@@ -489,7 +515,7 @@ def again(run: Run): # FT
     rows = [dict(file=n, size=_size((run.folder/n).stat().st_size), sha256=hashlib.sha256((run.folder/n).read_bytes()).hexdigest()[:16]) for n in dict.fromkeys(used)]
     return Div(command(*lines) if lines else '', Details(Summary(f'{len(rows)} files that this page was made from'), grid(pd.DataFrame(rows))))
 
-# %% ../nbs/12_report.ipynb #89f6551b
+# %% ../nbs/12_report.ipynb #c5a93575
 TEMPLATE = 'report.ipynb'   # in this package
 
 def _executed(template, folder):
@@ -506,6 +532,7 @@ def _executed(template, folder):
             if shell.exc: raise InputError(f"cell {i} of '{Path(str(template)).name}' failed: {type(shell.exc).__name__}: {str(shell.exc)[:200]}") from shell.exc
     return nb
 
+# %% ../nbs/12_report.ipynb #09794758
 MD = MarkdownIt('commonmark', {'html': False}).enable('table')   # HTML within Markdown comes out as text
 
 def _shown(o):
@@ -518,7 +545,7 @@ def _shown(o):
     text = d.get('text/plain') or (''.join(o.get('text', [])) if o.get('name') == 'stdout' else '')
     return to_xml(Pre(text), indent=False) if text.strip() else ''
 
-# %% ../nbs/12_report.ipynb #fb1b02f1
+# %% ../nbs/12_report.ipynb #8d677143
 def _sections(nb):
     "HTML of the notebook's sections that show something."
     out, texts, shown = [], [], []
@@ -533,6 +560,7 @@ def _sections(nb):
     close()
     return out
 
+# %% ../nbs/12_report.ipynb #bbb608c5
 def page(title: str,     # Of the window
          sections: list, # HTML
         ) -> str:        # The document
