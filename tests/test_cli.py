@@ -17,9 +17,11 @@ def result(tmp_path_factory):
 @pytest.mark.timeout(900)
 def test_demo_writes_everything(result):
     out, _ = result
-    assert {p.name for p in out.iterdir()} == {'scores.safetensors', 'recipes', 'table.md', 'table.json', 'figure.png', 'packed'}
+    assert {p.name for p in out.iterdir()} == {'scores.safetensors', 'recipes', 'table.md', 'table.json', 'figure.png', 'packed', 'report.html'}
     assert (out/'figure.png').read_bytes()[:4] == b'\x89PNG'
     assert 'ours @ 5' in (out/'table.md').read_text()
+    page = (out/'report.html').read_text()
+    for part in ('What was asked', 'ours @ 5', 'Where it diverges', 'How to serve it', 'packed'): assert part in page
 
 
 @pytest.mark.parametrize('b', ['4.5', '5'])
