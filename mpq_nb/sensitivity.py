@@ -184,7 +184,6 @@ def load(cls: Scores, path # File written by `save`
     try:
         with safe_open(path, 'pt') as f:
             head = json.loads((f.metadata() or {})['mpq_scores'])
-            if head.get('format', 1) != 1: raise ValueError(f"format {head['format']}, and this version of mpq_nb reads format 1")
             t = {k: f.get_tensor(k) for k in f.keys()}
         if (version := head.get('format', 1)) == 1:
             ls = tuple(Layer(n, tuple(s), b) for n, s, b in head['layers'])

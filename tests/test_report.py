@@ -144,7 +144,7 @@ def test_scores_of_another_version_are_refused(folder, tmp_path, capsys):
     with safe_open(folder/'scores.safetensors', 'pt') as f: head, t = json.loads(f.metadata()['mpq_scores']), {k: f.get_tensor(k) for k in f.keys()}
     save_file(t, tmp_path/'scores.safetensors', metadata={'mpq_scores': json.dumps(head | dict(format=2))})
     assert main(['report', str(tmp_path)]) == 2
-    assert 'format 2, and this version of mpq_nb reads format 1' in capsys.readouterr().err
+    assert 'of format 2; this version of mpq_nb reads format 1' in capsys.readouterr().err
 
 
 def test_the_notebook_is_in_the_wheel(tmp_path):
