@@ -139,7 +139,7 @@ def _of_study(folder, recipes):
     if rows and not mine: raise InputError(f"none of the {len(rows)} finished cells in '{folder}' belongs to its study.json under mpq_nb {__version__}: they are of another version or another study. Run the study again in another folder.")
     return st, mine
 
-# %% ../nbs/12_report.ipynb #3e140265
+# %% ../nbs/12_report.ipynb #7475933f
 def read_run(folder # Of `mpq demo`, `mpq study` or `mpq quantize`; or one with scores, recipes and evaluations in it
             ) -> Run:
     "Read a run's folder; raises `InputError` where there is nothing to report."
@@ -153,7 +153,7 @@ def read_run(folder # Of `mpq demo`, `mpq study` or `mpq quantize`; or one with 
     if demo is not None: rows = rows + _rows_of(f"'{folder/'table.json'}'", _demo_rows, demo, recipes)
     for n, d in evaluations.items(): rows.append(_rows_of(f"'{folder/n}'", _evaluation_row, n, d))
     for n, v in checkpoints.items(): rows.append(_rows_of(f"'{folder/n}'", _checkpoint_row, n, v, recipes.get(n.replace('verification', 'recipe'))))
-    if not (at['scores'] or recipes or rows or st): raise InputError(f"'{folder}' holds nothing to report: no scores, no recipe, no evaluation, no checkpoint and no study. mpq demo -o {shlex.quote(str(folder))} makes an example.")
+    if not (at['scores'] or recipes or rows or st): raise InputError(f"'{folder}' holds nothing to report: no scores, no recipe, no evaluation, no checkpoint and no study. mpq demo makes an example of a run.")
     return Run(folder, {name(p): Scores.load(p) for p in at['scores']}, recipes, rows, checkpoints, evaluations, demo, st)
 
 # %% ../nbs/12_report.ipynb #6c987e3e
