@@ -111,13 +111,16 @@ def _meta(model):
         with torch.device('meta'): return AutoModelForCausalLM.from_config(config)
     except Exception: return None     # whatever is wrong with it: this is only a forecast
 
-def _memory(model, samples, length, dtype='auto'):
+def _memory(model, samples, length, dtype='auto', verify=False):
     "', about 3 GiB of memory (8 GiB are free)', as far as it can be foreseen."
     import psutil, torch
     from mpq_nb import study as S
+    from mpq_nb.models import layers
     m = _meta(model)
     if m is None: return ''
     need = S._needs(S.Study((model,), ('ours',), (5.,), samples=samples, length=length, dtype=dtype or 'auto'), m, model)
+    if verify: need = max(need, 2*m.num_parameters() + 4*(m.num_parameters() + sum(l.numel for l in layers(m))))     # the copy in float32, and its rounded layers
+    need += 0 if torch.cuda.is_available() else psutil.Process().memory_info().rss     # the libraries
     free, where = (torch.cuda.mem_get_info()[0], 'on the GPU') if torch.cuda.is_available() else (psutil.virtual_memory().available, 'free')
     return f"; about {_size(need)} of memory ({_size(free)} {where}{': it may not fit' if need > free else ''})"
 
@@ -288,7 +291,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     budget = _budget(bits, bpw, gib, fit, context, contexts)
     _check_recipe(recipe, budget, format)
     engine = _engine(engine, recipe, format)
-    _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_memory(model, 0 if recipe else 32, 256, dtype)}")
+    _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_memory(model, 0 if recipe else 32, 256, dtype, format != 'fake')}")
     m, tok = models.load(model, dtype)
     r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine)
     r.check(models.layers(m, r.has_head), models.fingerprint(m))
@@ -557,7 +560,7 @@ def demo(out: str = 'demo',  # Folder to write
     from mpq_nb import calibration as C, evaluation as E, models
     folder = models.check_out(Path(out), folder=True)
     models.check_out(folder/'recipes'/'any')
-    _say(f'the whole flow on SmolLM2-135M-Instruct, into {folder}/: minutes on two cores{_memory("demo", samples, length, "bfloat16")}')
+    _say(f'the whole flow on SmolLM2-135M-Instruct, into {folder}/: minutes on two cores{_memory("demo", samples, length, "bfloat16", True)}')
     _say('1 of 5: loading SmolLM2-135M-Instruct in bfloat16'); model, tok = models.demo_model(torch.bfloat16)
     _say('2 of 5: sampling calibration text from the model itself'); cal = C.tokens('self', tok, model, samples, length)
     _say(f'3 of 5: scoring {len(models.layers(model))} layers in {len(DEMO_SCHEMES)} formats, one pass'); s = _demo_scores(folder, cal, model)

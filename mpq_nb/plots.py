@@ -221,6 +221,7 @@ def _lead(rows, what):
     others = [r for r in rows if ours and r is not ours and r['recipe'] != 'bf16' and r['bits'] in (None, ours['bits']) and not r['recipe'].startswith('ours')]
     if not others: return ''
     (a, _), (b, name) = _value(ours, what), (max if what == 'accuracy' else min)((_value(r, what)[0], r['recipe']) for r in others)
+    if abs(a - b) < 5e-4: return f"\nat {ours['bits']:g} bits level with {_plain(name)}"
     by = f'{abs(a - b):.3f} nats' if what == 'KL' else f'{100*abs(a - b):.1f} points'
     return f"\nat {ours['bits']:g} bits {by} {'ahead of' if (a > b) == (what == 'accuracy') else 'behind'} {_plain(name)}"
 

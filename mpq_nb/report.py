@@ -139,7 +139,7 @@ def _of_study(folder, recipes):
     if rows and not mine: raise InputError(f"none of the {len(rows)} finished cells in '{folder}' belongs to its study.json under mpq_nb {__version__}: they are of another version or another study. Run the study again in another folder.")
     return st, mine
 
-# %% ../nbs/12_report.ipynb #3e140265
+# %% ../nbs/12_report.ipynb #7475933f
 def read_run(folder # Of `mpq demo`, `mpq study` or `mpq quantize`; or one with scores, recipes and evaluations in it
             ) -> Run:
     "Read a run's folder; raises `InputError` where there is nothing to report."
@@ -153,7 +153,7 @@ def read_run(folder # Of `mpq demo`, `mpq study` or `mpq quantize`; or one with 
     if demo is not None: rows = rows + _rows_of(f"'{folder/'table.json'}'", _demo_rows, demo, recipes)
     for n, d in evaluations.items(): rows.append(_rows_of(f"'{folder/n}'", _evaluation_row, n, d))
     for n, v in checkpoints.items(): rows.append(_rows_of(f"'{folder/n}'", _checkpoint_row, n, v, recipes.get(n.replace('verification', 'recipe'))))
-    if not (at['scores'] or recipes or rows or st): raise InputError(f"'{folder}' holds nothing to report: no scores, no recipe, no evaluation, no checkpoint and no study. mpq demo -o {shlex.quote(str(folder))} makes an example.")
+    if not (at['scores'] or recipes or rows or st): raise InputError(f"'{folder}' holds nothing to report: no scores, no recipe, no evaluation, no checkpoint and no study. mpq demo makes an example of a run.")
     return Run(folder, {name(p): Scores.load(p) for p in at['scores']}, recipes, rows, checkpoints, evaluations, demo, st)
 
 # %% ../nbs/12_report.ipynb #6c987e3e
@@ -261,7 +261,12 @@ def _pairs(run):
     for k, p in ((run.demo or {}).get('paired') or {}).items(): a, _, b = k.partition(' - '); out.append(dict(model='demo', a=a, b=b, kl=p['diff'], se=p['se']))
     return out
 
-# %% ../nbs/12_report.ipynb #e56a65a1
+# %% ../nbs/12_report.ipynb #dea10a62
+def _main(run):
+    "The row that the page is about: ours nearest to five bits, else the recipe nearest to it; None where nothing is measured."
+    rows = [r for r in run.rows if 'kl' in r and r.get('recipe') != 'bf16' and r.get('model') in (run.models[0], 'the model')]
+    return min(rows, key=lambda r: (not r['recipe'].startswith('ours'), abs((r.get('bits') or r.get('payload') or 5) - 5)), default=None)
+
 def _finding(run):
     "The one sentence of the page: ours against the best of the others, at the budget that is nearest 5 bits; else what the recipe costs."
     pairs = [p for p in _pairs(run) if p['model'] == run.models[0]]
@@ -270,7 +275,7 @@ def _finding(run):
         p = max((p for p in pairs if p['a'] == at), key=lambda p: p['kl'])
         told = f"{abs(p['kl']):.3f} ± {p['se']:.3f} nats per token {'nearer to' if p['kl'] < 0 else 'further from'} the original than {p['b']}"
         return f"{p['a']} is {told}, the best of the recipes it is compared with" + (f" ({p['model']})." if len(run.models) > 1 else '.') if p['se'] == p['se'] and abs(p['kl']) > 2*p['se'] else f"{p['a']} cannot be told from {p['b']}: {p['kl']:+.3f} ± {p['se']:.3f} nats per token."
-    best = next((r for r in run.rows if 'kl' in r and r.get('recipe') != 'bf16'), None)
+    best = _main(run)
     if best: return f"{best['label']}: {best['kl']:.3f} nats per token from the original" + (f", at {best['payload']:.2f} bits per weight." if 'payload' in best else '.')
     r = next((r for r in run.recipes.values() if r.loss is not None), None)
     return f'{r.bits:.2f} bits per weight; predicted to be {r.loss:.3g} nats per token from the original. Nothing was measured yet.' if r else 'Scored; no recipe was made yet.'
@@ -285,10 +290,10 @@ def _warnings(run):
         if not v.get('ok'): out.append(Div(Strong(f'The checkpoint in {Path(n).parent} failed its verification; do not use it.'), cls='warn'))
     return out
 
-# %% ../nbs/12_report.ipynb #a9ee5347
+# %% ../nbs/12_report.ipynb #782638b7
 def title(run: Run): # FT
     "Heading, finding, warnings and the few numbers that matter."
-    main = next((r for r in run.rows if r.get('recipe', '').startswith('ours') and 'kl' in r and abs((r.get('bits') or 5) - 5) < .01), None) or next((r for r in run.rows if 'kl' in r and r.get('recipe') != 'bf16'), None)
+    main = _main(run)
     told = [(main['label'] if len(run.models) == 1 else f"{main['model']}: {main['label']}", 'recipe'), (f"{main['kl']:.3f}" + (f" ± {main['kl_se']:.3f}" if main.get('kl_se') else ''), 'KL, nats per token')] if main else []
     if main and 'top1' in main: told.append((f"{main['top1']:.1%}", 'same top prediction'))
     if main and main.get('bytes'): told.append((_size(main['bytes']), 'checkpoint'))
@@ -571,7 +576,7 @@ def page(title: str,     # Of the window
     body = Body(Main(*[Section(Safe(s)) for s in sections]), ft('footer', f'Made by mpq_nb {__version__} from the files of the run.'))
     return '<!DOCTYPE html>\n' + to_xml(ft('html', head, body, lang='en'), indent=False) + '\n'
 
-# %% ../nbs/12_report.ipynb #d999ce47
+# %% ../nbs/12_report.ipynb #eb07c1e7
 CSS = '''
 :root { --fg: #1b1f24; --bg: #fff; --soft: #57606a; --line: #d0d7de; --wash: #f6f8fa; --accent: #a84300; --warn: #fff4e5; }
 @media (prefers-color-scheme: dark) { :root { --fg: #e6edf3; --bg: #0f1318; --soft: #9aa4af; --line: #30363d; --wash: #171c23; --accent: #ff9d5c; --warn: #3a2408; } }
@@ -587,7 +592,7 @@ h1 { font-size: 1.9rem; line-height: 1.2; margin: .2rem 0 .6rem; overflow-wrap: 
 .scroll { overflow-x: auto; } .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .88rem; margin: .6rem 0; } caption { text-align: left; color: var(--soft); padding-bottom: .3rem; }
 th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; } th, td:first-child { white-space: nowrap; } th { font-weight: 600; } td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
-dl { display: grid; grid-template-columns: 11rem 1fr; gap: .3rem 1rem; margin: .8rem 0; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: 12.5rem 1fr; gap: .3rem 1rem; margin: .8rem 0; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 1.2rem 0; } figure svg, figure img { display: block; max-width: 100%; height: auto; } figcaption { color: var(--soft); font-size: .85rem; margin-top: .3rem; }
 pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem; overflow-x: auto; font-size: .85rem; } code { font-family: ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace; font-size: .9em; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
