@@ -258,15 +258,21 @@ def _engine(engine, recipe, format):
     if engine: A._facts(engine)
     return engine or Q.FORMATS[format].engines[0]
 
-# %% ../nbs/11_cli.ipynb #c7756323
+# %% ../nbs/11_cli.ipynb #1f5be7ee
+def _room(r, m, format):
+    "What writing a checkpoint takes of disk and memory."
+    from mpq_nb import quantization as Q
+    if format == 'fake': return f'about {_size(m.num_parameters() * m.dtype.itemsize)} of disk'
+    return f'about {_size(Q.disk_bytes(r, m, format))} of disk, and of memory {_size(Q.memory_bytes(r, m, format, consume=True))} beside the model; {_size(Q._free_memory(m.device))} of memory are free'
+
 def _proof(v):
     "What `verify` found, in a sentence."
     n = v['layers_as_recipe'] + len(v['wrong_layers'])
     found = (f"reloaded by a fresh process, it is {v['kl']:.1e} nats from the simulated model with {v['top1']:.1%} top-1 agreement; {v['layers_as_recipe']} of {n} layers are stored as the recipe says; "
              f"{v['kl_original']:.3f} ± {v['kl_original_se']:.3f} nats from the original")
-    return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}"
+    return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}"
 
-# %% ../nbs/11_cli.ipynb #a91965cf
+# %% ../nbs/11_cli.ipynb #03807650
 def quantize(model: str,              # Name on the hub, folder, .gguf file, or demo
              recipe: str = None,      # File written by mpq allocate; or give a budget and it is made on the way
              format: str = 'auto_round', # auto_round, auto_gptq, auto_awq: packed integers; llm_compressor: MXFP4, MXFP8, NVFP4 or integers for vLLM; gguf: for llama.cpp; fake: rounded weights in the model's own dtype
@@ -293,9 +299,10 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     engine = _engine(engine, recipe, format)
     _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_memory(model, 0 if recipe else 32, 256, dtype, format != 'fake')}")
     m, tok = models.load(model, dtype)
+    if format != 'fake': Q.FORMATS[format].check(m, tok)
     r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine)
     r.check(models.layers(m, r.has_head), models.fingerprint(m))
-    _say(f'writing {r!r} as {format} to {out}, about {_size(m.num_parameters()*m.dtype.itemsize if format == "fake" else Q.disk_bytes(r, m, format))}')
+    _say(f'writing {r!r} as {format} to {out}: {_room(r, m, format)}')
     if format == 'fake':
         Q.save_fake(m, tok, r, out, overwrite)
         return dict(text=f'wrote {out}; next: mpq evaluate {model} --against {out}', out=out, **_counts(r))
@@ -307,7 +314,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     served = '\n'.join(f'{s!r}' for s in Q._served_by(r, format).values())
     return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\n{served}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
 
-# %% ../nbs/11_cli.ipynb #7be91c96
+# %% ../nbs/11_cli.ipynb #ea0dc1a6
 def _check_unseen(recipe, toks):
     "Raise if a recipe is about to be judged on the very tokens that it was made from."
     from mpq_nb.allocation import Recipe
@@ -322,7 +329,7 @@ def _candidate(m, tok, toks, recipe, against, dtype):
     from mpq_nb.schemes import InputError
     if recipe and against: raise InputError('give --recipe or --against, not both.')
     if not against: return Q.quantized(m, A.Recipe.load(recipe)) if recipe else nullcontext(m), None
-    c, other = models.load(against, dtype)
+    c, other = Q.reload(against, dtype)
     vocab, sizes = E.shared_vocab(tok, other, toks), [x.config.get_text_config().vocab_size for x in (m, c)]
     return nullcontext(c), vocab if sizes[0] != sizes[1] else None
 

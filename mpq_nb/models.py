@@ -25,10 +25,10 @@ from transformers.utils import logging as hf_logging
 
 from .schemes import InputError, check_finite, qdq, qdq_activation, quantizes_activations, scheme, unknown
 
-# %% ../nbs/01_models.ipynb #086e9992
-TINY = {'llama': ('LlamaConfig', {}), 'qwen3': ('Qwen3Config', {}), 'gemma3': ('Gemma3TextConfig', dict(sliding_window=16))}
+# %% ../nbs/01_models.ipynb #9bb0c2ef
+TINY = {'llama': ('LlamaConfig', {}), 'qwen2': ('Qwen2Config', {}), 'qwen3': ('Qwen3Config', {}), 'gemma3': ('Gemma3TextConfig', dict(sliding_window=16))}
 
-def tiny_model(family: str = 'llama', # One of `TINY`: llama, qwen3, gemma3
+def tiny_model(family: str = 'llama', # One of `TINY`: llama, qwen2, qwen3, gemma3
                layers: int = 2,       # Decoder blocks
                seed: int = 0,         # Of the random weights
                **config,              # Overrides of the architecture's configuration

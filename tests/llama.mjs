@@ -1,9 +1,10 @@
-// llama.cpp's answers: node llama.mjs MODEL.gguf TOKENS.json OUT.bin COUNT
-// writes the logits after every token as float32, [tokens, vocabulary], and prints COUNT greedily chosen tokens as JSON.
+// llama.cpp's answers: node llama.mjs MODEL.gguf TOKENS.json OUT.bin COUNT TEXTS.json
+// writes the logits after every token as float32, [tokens, vocabulary], and prints as JSON
+// {said: COUNT greedily chosen tokens, read: the tokens of each text, type: the file's type by its metadata}.
 import {readFileSync, writeFileSync} from 'node:fs';
 import {getLlama} from 'node-llama-cpp';
 
-const [path, tokens, out, count] = process.argv.slice(2);
+const [path, tokens, out, count, texts] = process.argv.slice(2);
 const llama = await getLlama({gpu: false, build: 'never', skipDownload: true, logLevel: 'error'});
 const model = await llama.loadModel({modelPath: path});
 const context = await model.createContext({contextSize: 512});
@@ -17,5 +18,6 @@ writeFileSync(out, Buffer.concat(rows.map(r => Buffer.from(r.buffer))));
 let last = best(got.at(-1));
 const said = [last];
 while (said.length < Number(count)) { last = best((await ask([last]))[0].next.logits); said.push(last); }
-console.log(JSON.stringify(said));
+const read = JSON.parse(readFileSync(texts)).map(t => model.tokenize(t, true));
+console.log(JSON.stringify({said, read, type: model.typeDescription}));
 await llama.dispose();
