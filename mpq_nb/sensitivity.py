@@ -177,16 +177,18 @@ def _consistent(s):
 @patch(cls_method=True)
 def load(cls: Scores, path # File written by `save`
         ) -> Scores:
-    "Read scores; raises `InputError` if the file is missing, truncated or something else."
+    "Read scores; raises `InputError` if the file is missing, truncated, of another version or something else."
     if not Path(path).is_file(): raise InputError(f"there is no scores file '{path}'.")
     try:
         with safe_open(path, 'pt') as f:
             head = json.loads((f.metadata() or {})['mpq_scores'])
             t = {k: f.get_tensor(k) for k in f.keys()}
-        ls = tuple(Layer(n, tuple(s), b) for n, s, b in head['layers'])
-        return _consistent(cls(t.pop('loss'), ls, tuple(map(tuple, head['groups'])), tuple(head['schemes']), meta=head['meta'], **t))
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as e:
+        if (version := head.get('format', 1)) == 1:
+            ls = tuple(Layer(n, tuple(s), b) for n, s, b in head['layers'])
+            return _consistent(cls(t.pop('loss'), ls, tuple(map(tuple, head['groups'])), tuple(head['schemes']), meta=head['meta'], **t))
+    except (SafetensorError, AttributeError, KeyError, ValueError, TypeError, OSError, RecursionError) as e:
         raise InputError(f"'{path}' is not a whole scores file ({type(e).__name__}: {str(e)[:120]}); if it was cut off, score again.") from e
+    raise InputError(f"the scores '{path}' are of format {version!r}; this version of mpq_nb reads format 1. Update mpq_nb, or score again.")
 
 # %% ../nbs/03_sensitivity.ipynb #456f4dcf
 @contextmanager
