@@ -7,6 +7,7 @@ here = Path(__file__).parent
 parser = ConfigParser(delimiters=['='])
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
+extras = {n: cfg[n + '_requirements'].split() for n in ('ray', 'explorer')}
 
 setup(
     name=cfg['lib_name'],
@@ -21,7 +22,7 @@ setup(
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': (cfg['dev_requirements'] + ' ' + cfg['ray_requirements']).split(), 'ray': cfg['ray_requirements'].split()},
+    extras_require=extras | {'dev': cfg['dev_requirements'].split() + sum(extras.values(), [])},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,
 )

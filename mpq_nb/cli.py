@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'OPTIONAL', 'DEMO_METRICS', 'DEMO_SCHEMES', 'COMMANDS', 'FLOW', 'add_command', 'score', 'allocate',
-           'quantize', 'evaluate', 'study', 'demo', 'parser', 'main']
+           'quantize', 'evaluate', 'study', 'demo', 'explore', 'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #651fccf3
 import argparse, inspect, json, re, sys, tempfile
@@ -448,11 +448,27 @@ def demo(out: str = 'demo',  # Folder to write
     _demo_write(folder, df, lines, res)
     return dict(text='\n'.join([df.to_string(index=False), '', *lines, '', f'everything is in {folder}/: table.md, figure.png, recipes/, packed/']), out=out, status=int(not v['ok']), **res)
 
+# %% ../nbs/11_cli.ipynb #58cb6734
+def explore(scores: str,        # File written by mpq score
+            port: int = 8866,   # Of the page; another one is taken if it is in use
+            no_browser: bool = False, # Only print the link
+           ):
+    "Turn the budget, switch formats and pin layers on a page in the browser; save the recipe there."
+    from mpq_nb.sensitivity import Scores
+    s = Scores.load(scores)
+    _say(f'{s!r}\nloading; the page will be at the link that follows, on this machine only and for who has its token; Ctrl-C ends it')
+    try: from mpq_nb.explorer import serve
+    except ModuleNotFoundError as e:
+        from mpq_nb.schemes import InputError
+        raise InputError(f"the explorer needs {e.name}: pip install 'mpq_nb[explorer]'.") from None
+    return dict(text='the page is closed', url=serve(scores, port, not no_browser, _say))
+
 # %% ../nbs/11_cli.ipynb #eec095a3
 COMMANDS = {
     'demo': (demo, '  mpq demo'),
     'score': (score, '  mpq score Qwen/Qwen3-0.6B -o scores.safetensors\n  mpq score model.gguf --schemes W4A16,W8A16 --calibration text.jsonl'),
     'allocate': (allocate, '  mpq allocate scores.safetensors --bits 5 -o recipe.json\n  mpq allocate scores.safetensors --fit 24GiB --context 8192 --refine'),
+    'explore': (explore, '  mpq explore scores.safetensors\n  mpq explore scores.safetensors --no-browser --port 9000'),
     'quantize': (quantize, '  mpq quantize Qwen/Qwen3-0.6B recipe.json -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --schemes W4A16,W8A16 -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --format gguf -o out\n  mpq quantize Qwen/Qwen3-0.6B --bits 5 --format llm_compressor -o out'),
     'evaluate': (evaluate, '  mpq evaluate Qwen/Qwen3-0.6B --recipe recipe.json\n  mpq evaluate Qwen/Qwen3-0.6B --against out --tasks piqa,winogrande'),
     'study': (study, '  mpq study table1 --dry-run\n  mpq study table2 --models Qwen/Qwen3-0.6B --limit 200 -o runs/small'),

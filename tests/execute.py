@@ -7,9 +7,10 @@ from nbclient import NotebookClient
 
 
 def telling(output):
-    "Is this output for a reader?"
+    "Is this output for a reader? A widget is, as the figure that it brings for those without widgets."
     if output.output_type == 'stream': return output.name == 'stdout'
-    return 'application/vnd.jupyter.widget-view+json' not in output.get('data', {})
+    data = output.get('data', {})
+    return data.pop('application/vnd.jupyter.widget-view+json', None) is None or 'image/png' in data
 
 
 def execute(path):

@@ -1,0 +1,171 @@
+"The explorer in a real browser: Voilà's page as `mpq explore` serves it, and the notebook in JupyterLab."
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mpq_nb.cli import main
+
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason='no chromium: apt-get install chromium')]
+
+
+@pytest.fixture(scope='module')
+def browser():
+    playwright = pytest.importorskip('playwright.sync_api', reason='no playwright: pip install playwright')
+    with playwright.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])   # as root in a container there is no sandbox
+        yield b
+        b.close()
+
+
+@pytest.fixture(scope='module')
+def scores(tmp_path_factory):
+    "Scores of 36 blocks of 7 layers in four formats, drawn at random."
+    import torch
+    from mpq_nb.models import Layer
+    from mpq_nb.sensitivity import Scores
+    kinds = [f'self_attn.{k}_proj' for k in 'qkvo'] + [f'mlp.{k}_proj' for k in ('gate', 'up', 'down')]
+    ls = tuple(Layer(f'model.layers.{b}.{k}', (256, 256), b) for b in range(36) for k in kinds)
+    loss = torch.rand(len(ls), 1, generator=torch.Generator().manual_seed(0))**4 * torch.tensor([1., .7, .1, .02])
+    s = Scores(loss, ls, tuple((l.name,) for l in ls), ('MXFP4', 'W4A16G64', 'MXFP8', 'W8A16G64'), meta=dict(method='fisher', model='random', rest_bytes=2**20))
+    return s.save(tmp_path_factory.mktemp('explore')/'scores.safetensors')
+
+
+@pytest.fixture(scope='module')
+def link(scores):
+    "`mpq explore` in a process of its own; the link that it prints."
+    env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
+    cmd = [Path(sys.executable).parent/'mpq', 'explore', scores.name, '--no-browser', '--port', '8931']
+    p = subprocess.Popen(cmd, cwd=scores.parent, env=env, stderr=subprocess.PIPE, text=True)
+    said = []
+    for line in p.stderr:
+        said.append(line)
+        if m := re.search(r'http://127\.0\.0\.1:\d+/\?token=\w+', line): yield m[0]; break
+    else: pytest.fail(''.join(said))
+    p.terminate()
+    p.wait(30)
+
+
+@pytest.fixture(scope='module')
+def page(browser, link):
+    "The page, with all that went wrong on it or was asked of other machines."
+    page = browser.new_context(viewport=dict(width=1280, height=900)).new_page()
+    page.wrong = []
+    page.on('pageerror', lambda e: page.wrong.append(str(e)))
+    page.on('request', lambda r: page.wrong.append(r.url) if not r.url.startswith(('http://127.0.0.1:', 'data:', 'blob:')) else None)
+    page.goto(link)
+    page.wait_for_selector('.mpq[data-ready]', timeout=120_000)
+    return page
+
+
+def step(page, do):
+    "Do something and wait until the page shows what follows."
+    before = page.locator('.mpq').get_attribute('data-ready')
+    do()
+    page.wait_for_function("b => document.querySelector('.mpq').dataset.ready !== b", arg=before)
+
+
+def formats(page): return page.eval_on_selector_all('.mpq-cell', 'cs => cs.map(c => c.dataset.scheme)')
+def line(page, name): return page.locator(f'pre[data-line="{name}"]').inner_text()
+
+
+def test_the_page_renders_without_errors_or_other_machines(page):
+    assert page.locator('.mpq-cell').count() == 252
+    assert 4.99 < float(page.locator('.mpq-facts b').first.inner_text()) <= 5    # a quarter of the way from 4 to 8 bits
+    assert page.wrong == []
+
+
+def test_nobody_without_the_token_gets_in(browser, link):
+    page = browser.new_context().new_page()
+    page.goto(link.partition('?')[0])
+    assert page.locator('.mpq').count() == 0 and '/login' in page.url
+
+
+def test_the_slider_moves_the_recipe(page):
+    before = formats(page)
+    for _ in range(5): step(page, lambda: page.locator('.noUi-handle').first.press('ArrowRight'))
+    assert formats(page) != before and page.locator('.mpq-cell.changed').count() > 0
+    assert '--bits 5.1' in line(page, 'command line')
+
+
+def test_a_click_pins_a_layer_and_a_key_its_format(page):
+    cell = page.locator('[data-name="model.layers.3.mlp.up_proj"]')
+    was = cell.get_attribute('data-scheme')
+    step(page, cell.click)
+    assert cell.get_attribute('aria-pressed') == 'true' and f'model.layers.3.mlp.up_proj={was}' in line(page, 'command line')
+    step(page, lambda: page.keyboard.press('4'))
+    assert cell.get_attribute('data-scheme') == 'W8A16G64'
+    page.keyboard.press('ArrowRight')
+    assert page.evaluate('document.activeElement.dataset.name') == 'model.layers.4.mlp.up_proj'
+    step(page, lambda: page.keyboard.press('Enter'))
+    step(page, lambda: page.keyboard.press('Delete'))
+    assert page.locator('.mpq-cell.pinned').count() == 1
+
+
+def test_what_cannot_be_had_says_so_in_place(page):
+    number = page.locator('.mpq-row input[type=number]').first
+    number.fill('3'); number.press('Enter')
+    page.wait_for_selector('.mpq-stale')
+    assert 'cannot be met' in page.locator('.mpq-error').inner_text() and page.get_by_role('button', name='Save recipe').is_disabled()
+    number.fill('5.5'); number.press('Enter')
+    page.wait_for_selector('.mpq:not(.mpq-stale)')
+
+
+def test_the_saved_file_is_the_command_line_s(page, scores, monkeypatch):
+    page.get_by_role('button', name='Save recipe').click()
+    page.wait_for_function("document.querySelector('.mpq-note').textContent.startsWith('saved')")
+    monkeypatch.chdir(scores.parent)
+    assert main(shlex.split(line(page, 'command line').replace('recipe.json', 'by-line.json'))[1:]) == 0
+    assert (scores.parent/'recipe.json').read_bytes() == (scores.parent/'by-line.json').read_bytes()
+    assert 'model.layers.3.mlp.up_proj' in json.loads((scores.parent/'recipe.json').read_text())['made']['fixed']
+
+
+def test_a_narrow_screen_has_the_whole_map(page):
+    page.set_viewport_size(dict(width=390, height=844))
+    page.wait_for_function("document.querySelector('.mpq-map svg').getBoundingClientRect().width < 390")
+    assert page.evaluate('document.documentElement.scrollWidth') <= 390
+    box = page.locator('.mpq-cell').first.bounding_box()
+    assert box['width'] > 24 and page.locator('.mpq-cell').count() == 252
+    page.set_viewport_size(dict(width=1280, height=900))
+
+
+def test_dark_where_the_system_is_dark(page):
+    def brightness(what): return sum(map(int, re.findall(r'\d+', page.evaluate(what))[:3]))
+    back, text = 'getComputedStyle(document.body).backgroundColor', "getComputedStyle(document.querySelector('.mpq-title')).color"
+    assert brightness(back) > 600 and brightness(text) < 200
+    page.emulate_media(color_scheme='dark')
+    assert brightness(back) < 150 and brightness(text) > 500
+    page.emulate_media(color_scheme='light')
+
+
+def test_jupyterlab_shows_the_widget(browser, scores, tmp_path):
+    "A notebook with one cell, run in JupyterLab: the same front end, the same map."
+    cell = dict(cell_type='code', id='a', metadata={}, outputs=[], execution_count=None, source=f"from mpq_nb.explorer import Explorer\nExplorer({str(scores)!r})")
+    (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3', language='python')), nbformat=4, nbformat_minor=5)))
+    env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | dict(JUPYTERLAB_SETTINGS_DIR=str(tmp_path/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(tmp_path/'work'))
+    cmd = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', '--port=8941', '--IdentityProvider.token=abc', f'--ServerApp.root_dir={tmp_path}']
+    log = tmp_path/'log'
+    p = subprocess.Popen(cmd, env=env, stdout=log.open('w'), stderr=subprocess.STDOUT)
+    try:
+        while not (m := re.search(r'http://127\.0\.0\.1:(\d+)/lab\?', log.read_text())):
+            assert p.poll() is None, log.read_text()
+            time.sleep(.5)
+        port = m[1]
+        page = browser.new_context(viewport=dict(width=1280, height=900)).new_page()
+        page.goto(f'http://127.0.0.1:{port}/lab/tree/a.ipynb?token=abc')
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)   # the kernel is there
+        page.locator('.jp-CodeCell').first.click()
+        page.locator('[data-command="notebook:run-cell-and-select-next"]').first.click()
+        page.wait_for_selector('.mpq[data-ready]', timeout=240_000)
+        step(page, page.locator('.mpq-cell').first.click)
+        assert page.locator('.mpq-cell.pinned').count() == 1 and page.locator('.mpq-cell').count() == 252
+    finally:
+        p.terminate()
+        p.wait(30)
