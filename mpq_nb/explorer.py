@@ -273,7 +273,7 @@ function render({model, el}) {
   const say = () => info.replaceChildren(...detail(model.get('cells'), model.get('view'), at, send))
 """
 
-# %% ../nbs/09_explorer.ipynb #01357cdb
+# %% ../nbs/09_explorer.ipynb #d6b8c74e
 _JS_DRAW = r"""
   const build = width => {
     const cells = model.get('cells'), held = nodes.includes(document.activeElement)
@@ -298,15 +298,13 @@ _JS_DRAW = r"""
     root.dataset.ready = view.step
   }
   const watch = new ResizeObserver(draw)
-  watch.observe(map)
-  model.on('change:view', draw)
-  draw()
+  watch.observe(map); model.on('change:view', draw); draw()
   return () => { watch.disconnect(); model.off('change:view', draw) }
 }
 export default {render}
 """
 
-# %% ../nbs/09_explorer.ipynb #4b2268dd
+# %% ../nbs/09_explorer.ipynb #f2d7a82e
 _CSS = r"""
 .mpq {--fg: var(--jp-ui-font-color1, var(--vscode-foreground, CanvasText)); --dim: var(--jp-ui-font-color2, var(--vscode-descriptionForeground, GrayText)); --edge: var(--jp-border-color2, var(--vscode-widget-border, #8886)); --soft: var(--jp-layout-color2, var(--vscode-editorWidget-background, #8882)); --mark: #D55E00;
   container-type: inline-size; color: var(--fg); font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); width: 100%}
@@ -327,7 +325,7 @@ _CSS = r"""
 .mpq i {display: inline-block; width: 12px; height: 12px; margin-right: 5px; vertical-align: -1px; border: 1px solid var(--edge)} .mpq-off {opacity: .4; text-decoration: line-through}
 .mpq i.mpq-dotted {border: 2px solid #fff; border-radius: 50%; background: var(--mark); box-shadow: 0 0 0 .5px var(--edge)} .mpq i.mpq-framed {border: 1.5px solid #000; outline: 1.5px solid #fff; box-shadow: 0 0 0 2px var(--edge)}
 .mpq-chip {font: inherit; color: var(--fg); background: transparent; border: 1px solid var(--edge); border-radius: 4px; padding: 1px 8px; min-height: 24px; cursor: pointer} .mpq-chip[aria-pressed=true] {box-shadow: inset 0 0 0 1.5px var(--fg); font-weight: 600} .mpq-chip:focus-visible, .mpq pre:focus-visible {outline: 2px solid var(--mark)}
-.mpq-facts {gap: 8px 22px} .mpq-facts div {display: flex; flex-direction: column; min-width: 78px} .mpq-facts b {font-size: 17px} .mpq-delta {color: var(--dim); margin-left: 4px} .mpq-facts .mpq-delta {margin: 0}
+.mpq-facts {gap: 8px 22px; align-items: flex-start} .mpq-facts div {display: flex; flex-direction: column; min-width: 78px} .mpq-facts b {font-size: 17px} .mpq-delta {color: var(--dim); margin-left: 4px} .mpq-facts .mpq-delta {margin: 0}
 .mpq-grid {stroke: var(--edge); stroke-width: .6} .mpq-line {fill: none; stroke: var(--mark); stroke-width: 1.6}
 .mpq-code div {display: flex; justify-content: space-between; align-items: center} .mpq pre {margin: 2px 0 8px; padding: 6px 10px; background: var(--soft); color: var(--fg); font: 12px/1.5 var(--jp-code-font-family, ui-monospace, monospace); white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 4px; max-height: 9em; overflow: auto}
 """
@@ -714,11 +712,11 @@ _TEMPLATE = r"""{%- extends 'voila/templates/lab/index.html.j2' -%}
 {%- endblock notebook_css -%}
 """
 
-# %% ../nbs/09_explorer.ipynb #f4dac65a
+# %% ../nbs/09_explorer.ipynb #570baa8e
 def _page(folder, path):
     "Write notebook and template to a folder; the notebook's path, and the file that it makes when it is ready."
     nb, ready = Path(folder)/'explorer.ipynb', Path(folder)/'ready'
-    src = f"import os, pathlib\nos.chdir({os.getcwd()!r})\nfrom mpq_nb.explorer import Explorer\ntry: display(Explorer({str(path)!r}))\nfinally: pathlib.Path({str(ready)!r}).touch()"
+    src = f"import os, pathlib\nos.chdir({os.getcwd()!r})\nfrom mpq_nb import explorer\ntry: display(explorer.Explorer({str(path)!r}))\nfinally: pathlib.Path({str(ready)!r}).touch()"
     cell = dict(cell_type='code', id='explorer', metadata={}, source=src, outputs=[], execution_count=None)
     kernel = dict(display_name='Python 3', language='python', name='python3')
     nb.write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))

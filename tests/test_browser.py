@@ -161,8 +161,8 @@ def test_jupyterlab_shows_the_widget(browser, scores, tmp_path):
         page = browser.new_context(viewport=dict(width=1280, height=900)).new_page()
         page.goto(f'http://127.0.0.1:{port}/lab/tree/a.ipynb?token=abc')
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)   # the kernel is there
-        page.locator('.jp-CodeCell .cm-content').first.click()
-        page.keyboard.press('Shift+Enter')
+        page.locator('.jp-CodeCell').first.click()
+        page.locator('[data-command="notebook:run-cell-and-select-next"]').first.click()
         page.wait_for_selector('.mpq[data-ready]', timeout=240_000)
         step(page, page.locator('.mpq-cell').first.click)
         assert page.locator('.mpq-cell.pinned').count() == 1 and page.locator('.mpq-cell').count() == 252
