@@ -17,6 +17,7 @@ def run(*args, cwd=None, timeout=600, **env):
 def mpq(*args, **kw): return run(Path(sys.executable).parent/'mpq', *args, **kw)
 
 
+@pytest.hookimpl(tryfirst=True)     # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items):
     "A file's tests share what they make, so one process runs them; notebooks go wherever there is room."
     for i in items:
