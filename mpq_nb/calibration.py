@@ -15,6 +15,7 @@ import torch
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
+from .models import streamed
 from .schemes import InputError, unknown
 
 # %% ../nbs/02_calibration.ipynb #b8645ec3
@@ -169,6 +170,7 @@ def tokens(source: str = 'self', # `"self"`, a file (.txt, .jsonl, .parquet), or
     path = Path(source).expanduser()
     if source == 'self':
         if model is None: raise InputError("tokens('self') samples from the model, so it needs one: tokens('self', tokenizer, model).")
+        if streamed(model): raise InputError('the model is streamed, and sampling from it would read all its weights for every token; give a text to calibrate on, a file or a hub data set.')
         ids = sample(model, n, length, seed, bos_ids(tokenizer), tokenizer.all_special_ids)
         return as_tokens(Tokens(ids, f'self, seed {seed}'), model)
     if path.is_dir(): raise InputError(f"'{source}' is a folder; give a file in it.")

@@ -111,14 +111,14 @@ def _meta(model):
         with torch.device('meta'): return AutoModelForCausalLM.from_config(config)
     except Exception: return None     # whatever is wrong with it: this is only a forecast
 
-def _memory(model, samples, length, dtype='auto', verify=False):
+def _memory(model, samples, length, dtype='auto', verify=False, stream=False):
     "', about 3 GiB of memory (8 GiB are free)', as far as it can be foreseen."
     import psutil, torch
     from mpq_nb import study as S
     from mpq_nb.models import layers
     m = _meta(model)
     if m is None: return ''
-    need = S._needs(S.Study((model,), ('ours',), (5.,), samples=samples, length=length, dtype=dtype or 'auto'), m, model)
+    need = S._needs(S.Study((model,), ('ours',), (5.,), samples=samples, length=length, dtype=dtype or 'auto'), m, model, stream)
     if verify: need = max(need, 2*m.num_parameters() + 4*(m.num_parameters() + sum(l.numel for l in layers(m))))     # the copy in float32, and its rounded layers
     need += 0 if torch.cuda.is_available() else psutil.Process().memory_info().rss     # the libraries
     free, where = (torch.cuda.mem_get_info()[0], 'on the GPU') if torch.cuda.is_available() else (psutil.virtual_memory().available, 'free')
@@ -136,6 +136,7 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
           dtype: str = 'auto',        # auto, bfloat16 or float32
           batch: int = 4,             # Sequences at a time
           seed: int = 0,              # Of the calibration draw
+          stream: bool = False,       # Leave the blocks on the disk and fetch one at a time, for a model larger than memory; needs a calibration text
           out: str = 'scores.safetensors', # File to write
          ):
     "Measure how much each layer hurts in each number format."
@@ -144,8 +145,9 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     C.check_batch(batch); C.check_block(samples, length, seed)
     if method not in sensitivity.METHODS: raise S.unknown('method', method, sensitivity.METHODS)
     if groups not in models.GROUPS: raise S.unknown('grouping', groups, models.GROUPS)
-    _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{_memory(model, samples, length, dtype)}')
-    m, tok = models.load(model, dtype)
+    if stream and calibration == 'self': raise S.InputError('--stream needs a --calibration text: sampling from the model would read all its weights for every token.')
+    _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{_memory(model, samples, length, dtype, stream=stream)}')
+    m, tok = models.load(model, dtype, stream=stream)
     toks = C.tokens(calibration, tok, m, samples, length, seed)
     _say(f'scoring {len(models.layers(m))} layers on {toks!r}')
     s = sensitivity.score(m, toks, names, method, groups, batch, seed, head=head)
@@ -371,14 +373,15 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
              data: str = None,     # Folder that mirrors hub names, in place of the hub
              limit: int = None,    # Only the first so many questions of each task
              dtype: str = 'auto',  # auto, bfloat16 or float32
+             stream: bool = False, # Leave the unquantized model's blocks on the disk and fetch one at a time
              out: str = None,      # Write the result to this .json file, too, for mpq report
             ):
     "Judge a recipe or a checkpoint against the unquantized model: KL, top-1, perplexity, benchmark tasks."
     from mpq_nb import evaluation as E, models
     if tasks: E._check_tasks(tasks)
     if out: models.check_out(out)
-    _say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{_memory(model, samples, length, dtype)}")
-    m, tok = models.load(model, dtype)
+    _say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{_memory(model, samples, length, dtype, stream=stream)}")
+    m, tok = models.load(model, dtype, stream=stream)
     toks = E.text_tokens(text, tok, m, samples, length)
     candidate, vocab = _candidate(m, tok, toks, recipe, against, dtype)
     if recipe: _check_unseen(recipe, toks)

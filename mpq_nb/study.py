@@ -194,10 +194,11 @@ def _baseline(s, name, bits):
     return makers[kind]() if kind in makers else None
 
 # %% ../nbs/10_study.ipynb #4f86e6ec
-def _needs(study, model, name):
-    "Bytes of memory that a cell needs, about: the model and its quantized copy, the blocks' saved inputs, the references, and what comparing a batch of four takes."
+def _needs(study, model, name, stream=False):
+    "Bytes of memory that a cell needs, about: the model and its quantized copy, or of a streamed one three blocks and the rest, the blocks' saved inputs, the references, and what comparing a batch of four takes."
     c, item = model.config.get_text_config(), 4 if study.dtype == 'float32' or study.dtype == 'auto' and (name == 'demo' or name.endswith('.gguf')) else 2
-    weights = item * (model.num_parameters() + sum(l.numel for l in layers(model)))
+    inside = sum(l.numel for l in layers(model))
+    weights = item * (model.num_parameters() + (3*inside // c.num_hidden_layers - inside if stream else inside))
     tokens_ = study.samples * study.length
     return weights + item*tokens_*c.hidden_size*c.num_hidden_layers + 2*tokens_*c.vocab_size + 6*4*4*study.length*c.vocab_size
 

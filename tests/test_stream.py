@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from mpq_nb.allocation import allocate
+from mpq_nb.calibration import tokens
 from mpq_nb.evaluation import evaluate, reference
 from mpq_nb.models import _demo, _from_disk, fingerprint, layers, load, streamed
 from mpq_nb.quantization import quantized
@@ -88,3 +89,8 @@ def test_not_finite_names_the_layer(tmp_path):
     w['model.layers.1.mlp.up_proj.weight'][0, 0] = float('nan')
     save_file(w, tmp_path/'model.safetensors', metadata={'format': 'pt'})
     with pytest.raises(InputError, match='model.layers.1.mlp.up_proj'): score(from_disk(tmp_path), torch.arange(3, 35).view(2, 16), MX)
+
+
+def test_sampling_is_refused():
+    model, tok = load('demo', stream=True)
+    with pytest.raises(InputError, match='is streamed, and sampling from it'): tokens('self', tok, model, n=2, length=8)
