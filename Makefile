@@ -12,7 +12,7 @@ demo: $(STAMP)
 
 # Two processes of one thread each get more done on two cores than one process with two threads.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2
 
 $(STAMP): settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv

@@ -17,11 +17,13 @@ def run(*args, cwd=None, timeout=600, **env):
 def mpq(*args, **kw): return run(Path(sys.executable).parent/'mpq', *args, **kw)
 
 
-@pytest.hookimpl(tryfirst=True)     # before pytest-xdist looks for the groups
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     "A file's tests share what they make, so one process runs them; notebooks go wherever there is room."
-    for i in items:
-        if 'test_notebook_runs' not in i.name: i.add_marker(pytest.mark.xdist_group(i.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return nodeid if 'test_notebook_runs' in nodeid else nodeid.partition('::')[0]
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope='session')
