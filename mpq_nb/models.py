@@ -325,7 +325,7 @@ def _from_disk(source, dtype, device, trust_remote_code):
         parent = '.'.join(chain[:i])
         where |= {f'{parent}.{n}'.lstrip('.'): device for n, _ in model.get_submodule(parent).named_children() if n != part}
     if dtype == 'auto': dtype = getattr(config.get_text_config(), 'dtype', None) or torch.float32
-    return torch.float32 if dtype == torch.float16 and device == 'cpu' else dtype, dict(device_map=where)
+    return torch.float32 if dtype == torch.float16 and torch.device(device).type == 'cpu' else dtype, dict(device_map=where)
 
 # %% ../nbs/01_models.ipynb #1a8138f8
 def _fake_schemes(path, ls):
@@ -361,7 +361,7 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
     if (path/FAKE).is_file(): quantize_activations(model, _fake_schemes(path/FAKE, layers(model)))
     model = model.eval().requires_grad_(False)
     if stream: return model, tok
-    if dtype == 'auto' and device == 'cpu' and model.dtype == torch.float16: nn.Module.float(model)
+    if dtype == 'auto' and torch.device(device).type == 'cpu' and model.dtype == torch.float16: nn.Module.float(model)
     return model.to(device), tok
 
 # %% ../nbs/01_models.ipynb #ceb8d5ab

@@ -246,7 +246,7 @@ def _replaced(blks, stub):
 class _Called(Exception): "All blocks were called."
 
 def _calls(model, ids):
-    "The calls [[hidden, args, kwargs]] of the blocks, their hidden states right for the first two, and whether a block returns a tuple."
+    "The calls [[hidden, args, kwargs]] of the blocks, the first of which is resident, their hidden states right for the first two, and whether a block returns a tuple."
     name, blks = blocks(model)
     calls, out, wrong = [], [], InputError(f'{type(model).__name__} does not call its blocks {name} once each, one after the other, so it cannot be streamed; load it without stream.')
     def note(block, args, kwargs):
@@ -255,7 +255,7 @@ def _calls(model, ids):
         calls.append([check_finite(args[0], f'the input of {name}.{len(calls)}'), args[1:], kwargs])
         if len(calls) == len(blks) > 1: raise _Called
     hooks = [b.register_forward_pre_hook(note, with_kwargs=True) for b in blks] + [blks[0].register_forward_hook(lambda b, a, o: out.append(o))]
-    with _hooked(*hooks), _replaced(blks[1:], lambda *a, **k: out[0]), resident(blks[0]), torch.no_grad():
+    with _hooked(*hooks), _replaced(blks[1:], lambda *a, **k: out[0]), torch.no_grad():
         try: model(ids.to(model.device), use_cache=False)
         except _Called: pass
     if len(calls) < len(blks): raise wrong
