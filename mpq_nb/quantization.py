@@ -35,6 +35,7 @@ def _check_unquantized(model):
     "Raise if `model` is inside a `quantized` block."
     if getattr(model, '_mpq_recipe', None) is not None: raise InputError('this model is quantized already: leave that block before entering another.')
 
+# %% ../nbs/05_quantization.ipynb #b3a8f0ab
 @contextmanager
 def quantized(model,          # A decoder from transformers; inside the block it is the quantized model
               recipe: Recipe, # For this model
@@ -77,6 +78,7 @@ def save_fake(model,          # A decoder from transformers
 def _any(name): return ''
 def _anyone(model, tokenizer): pass
 
+# %% ../nbs/05_quantization.ipynb #ac837c3e
 @dataclass(frozen=True)
 class Format:
     "A kind of checkpoint."
@@ -96,6 +98,7 @@ NEEDS = ('torch', 'transformers', 'accelerate')
 PACKED_BITS = (2, 3, 4, 8)   # the widths that AutoRound packs into 32-bit words and unpacks on any machine
 CT_FLOATS = ('MXFP4', 'MXFP8', 'NVFP4')
 
+# %% ../nbs/05_quantization.ipynb #0546a5ec
 def _lacks_int(name, shape, widths=PACKED_BITS):
     s, (out, inp) = scheme(name), shape
     if s.bits >= 16: return None
@@ -104,6 +107,7 @@ def _lacks_int(name, shape, widths=PACKED_BITS):
             f"has groups of {s.group_size}, which do not divide its {inp} inputs; use a smaller group, such as G64 or G32" if s.group_size > 0 and inp % s.group_size else
             f"needs inputs and outputs in multiples of 32, not {inp} and {out}" if inp % 32 or out % 32 else None)
 
+# %% ../nbs/05_quantization.ipynb #54025da2
 def _lacks_ct(name, shape):
     if family(name) in ('int', 'bf16'): return _lacks_int(name, shape)
     group = scheme(name).group_size
@@ -122,6 +126,7 @@ def _register_tokens(toks):
     register_dataset(name)(lambda *args, **kw: Dataset.from_dict(dict(input_ids=ids.tolist(), attention_mask=torch.ones_like(ids).tolist())))
     return name
 
+# %% ../nbs/05_quantization.ipynb #c9c78ccb
 @contextmanager
 def _environment(**values):
     "Environment variables for the length of the block; None unsets one."
@@ -148,6 +153,7 @@ def quiet():
 # %% ../nbs/05_quantization.ipynb #73379ba1
 TUNING = 200   # steps a block, AutoRound's own default
 
+# %% ../nbs/05_quantization.ipynb #ca56a4eb
 def _to_pack(model, consume):
     "A copy for a writer that changes it; or new modules that take the weights over from `model`, so that each is freed as soon as it is packed."
     if not consume: return copy.deepcopy(model)
@@ -155,6 +161,7 @@ def _to_pack(model, consume):
     for m in model.modules(): m._parameters.clear()
     return work
 
+# %% ../nbs/05_quantization.ipynb #f2788151
 def _autoround(model, tokenizer, recipe, folder, calibration, tune, consume, format):
     "Have AutoRound quantize a copy of the model, or the model itself, and write it."
     from auto_round import AutoRound
@@ -210,6 +217,7 @@ def _name_missing_architectures():
         for n in re.findall(r'MODEL_ARCH\.([A-Z0-9_]+)', p.read_text()):
             if not hasattr(MODEL_ARCH, n): setattr(MODEL_ARCH, n, n)
 
+# %% ../nbs/05_quantization.ipynb #f8b1d031
 @contextmanager
 def _refusals(model):
     "The converter's ways of saying no, as one."
@@ -218,6 +226,7 @@ def _refusals(model):
         why = '' if isinstance(e, SystemExit) else str(e).strip().split('\n')[0].split('. ')[0]
         raise InputError(f"llama.cpp's converter does not know this model or its tokenizer ({type(model).__name__}: {why or 'unknown architecture'}); use another format.") from e
 
+# %% ../nbs/05_quantization.ipynb #bb53abd0
 def _file_type(recipe, plain):
     "What llama.cpp calls a file of several types: mostly the one that most weights have."
     from auto_round.export.export_to_gguf.export import FTYPE_MAP
@@ -226,6 +235,7 @@ def _file_type(recipe, plain):
     name = n.most_common(1)[0][0].removeprefix('GGUF:').lower().replace('fp16', 'f16')
     return FTYPE_MAP[name]
 
+# %% ../nbs/05_quantization.ipynb #67e0c55d
 def _gguf(model, tokenizer, recipe, folder, calibration, tune, consume):
     "Have llama.cpp's converter write the model, with the recipe's types."
     from auto_round.export.export_to_gguf.export import create_model_class
@@ -266,6 +276,7 @@ def _check_convertible(model, tokenizer):
 # %% ../nbs/05_quantization.ipynb #8a5b821b
 def _load_plain(out, dtype='auto'): return torch.nn.Module.float(load(str(out), dtype, 'cpu')[0])   # transformers' own float() refuses a quantized model
 
+# %% ../nbs/05_quantization.ipynb #8558b983
 def _load_awq(out):
     from auto_round.export.export_to_awq.utils import dequantize_gemm
     from safetensors.torch import load_file
@@ -301,6 +312,7 @@ def _zeroless_bits(name, shape):
 
 def _indexed_bits(name, shape): return stored_bits(name, shape) + (32*shape[1] if scheme(name).bits < 16 else 0)
 
+# %% ../nbs/05_quantization.ipynb #42c4cfbb
 INTS = ('W4A16G64', 'W8A16G64')
 FORMATS = {
     'auto_round': Format(('transformers', 'vllm', 'sglang'), ('auto-round',), INTS, _lacks_int, partial(_autoround, format='auto_round'), _load_plain),
@@ -318,6 +330,7 @@ def _check_offered(names, ls, format):
         if scheme(n).bits < 16: kinds.setdefault(f.kind(n), n); _check_packable(Recipe({l.name: n for l in ls}, {l.name: l.shape for l in ls}), format)
     if len(kinds) > 1: raise InputError(f"format '{format}' cannot hold {' and '.join(kinds.values())} in one checkpoint; choose among one kind.")
 
+# %% ../nbs/05_quantization.ipynb #e86eb82f
 def _check_packable(recipe, format):
     "Raise unless `format` can express every layer of `recipe` and be read back."
     if format not in FORMATS: raise unknown('export format', format, FORMATS)
@@ -339,16 +352,19 @@ def disk_bytes(recipe, model, format='auto_round'):
     size = lambda s, shape: FORMATS[format].bits(s, shape) if scheme(s).bits < 16 else shape[0]*shape[1]*wide*8
     return sum(size(s, recipe.shapes[l]) for l, s in recipe.schemes.items()) // 8 + rest_bytes(model) * wide // 2
 
+# %% ../nbs/05_quantization.ipynb #c0ae9533
 def _check_room(out, need):
     free = shutil.disk_usage(Path(out).absolute().parent).free
     need += 2**26      # tokenizer and notes
     if free < need: raise InputError(f"'{out}' would take {need/2**30:.2f} GiB, and its disk has {free/2**30:.2f} GiB left; choose another place.")
 
+# %% ../nbs/05_quantization.ipynb #8e620af6
 def memory_bytes(recipe, model, format='auto_round', consume=False):
     "Bytes of memory that `export` takes beside the model, roughly; without tuning."
     size, widest = model.num_parameters() * model.dtype.itemsize, max(o * i for o, i in recipe.shapes.values())
     return (0 if consume else size) + disk_bytes(recipe, model, format) + 6*4*widest + 2**27     # and what libraries take when they are first used
 
+# %% ../nbs/05_quantization.ipynb #4566e4e8
 @contextmanager
 def _frozen():
     "Leave what exists now out of garbage collections: AutoRound asks for a full one after every tensor."
@@ -363,6 +379,7 @@ def _free_memory(device):
 def _warn_memory(need, free):
     if need > free: warnings.warn(f'this is likely to take {need/2**30:.1f} GiB of memory beside the model, and {free/2**30:.1f} GiB are free; it may be killed. Close other programs, use the model up (consume=True, as mpq quantize does), or take a larger machine.')
 
+# %% ../nbs/05_quantization.ipynb #9b3e7d5c
 def _check_calibration(model, recipe, toks, tune, format):
     "Tokens for a writer that needs them; raises where they are missing or there is nothing to tune."
     if tune and format == 'gguf': raise InputError("format 'gguf' is written by llama.cpp's converter, which does not tune; leave out tune.")
@@ -408,6 +425,7 @@ def _served_by(recipe, format):
     "{engine: `Servable`} of the engines that read a format."
     return {e: servable(recipe, e) for e in FORMATS[format].engines}
 
+# %% ../nbs/05_quantization.ipynb #61f8d0e9
 def _cost(v):
     "The part of the model card that says what was measured."
     if v is None: return 'Not measured yet: run `mpq_nb.quantization.verify`.'
@@ -417,6 +435,7 @@ def _cost(v):
     lines = [f'| {k} | {x} |' for k, x in rows.items()]
     return warn + '\n'.join([lines[0], '|---|---|', *lines[1:]])
 
+# %% ../nbs/05_quantization.ipynb #d772291d
 def _card(recipe, made, v=None):
     "A model card: what it is, what it costs, how to load it, how it was made."
     f, title = FORMATS[made['format']], _title(recipe)
@@ -436,6 +455,7 @@ def _apart(la, lb):
     pa, pb = la.log_softmax(-1), lb.log_softmax(-1)
     return (pa.exp() * (pa - pb)).sum(-1).mean(-1), (la.argmax(-1) == lb.argmax(-1)).float().mean(-1), (la - lb).abs().max().item()
 
+# %% ../nbs/05_quantization.ipynb #a2cbbc32
 @torch.no_grad()
 def compare(a, b, ids, # Two models and token ids [N, T]
             batch: int = 4, # Sequences at a time
@@ -457,6 +477,7 @@ def _probed(model, shapes):
     y = {l: model.get_submodule(l)(x[i])[0].float() for l, (_, i) in shapes.items()}
     return {l: torch.cat([v[:1], v[1:] - v[:1]]) for l, v in y.items()}
 
+# %% ../nbs/05_quantization.ipynb #4bdade51
 def _weight_errors(real, sim, original, shapes):
     "A row per layer, relative to its original: the real layer's distance from the simulated one, from the original, from the nearest other original of its shape; the simulated one's from the original; and the biases'."
     rows, far = [], lambda a, b, c: ((a - b).norm() / c.norm().clamp(min=1e-30)).item()
@@ -489,6 +510,7 @@ def _load_and_run(out, format, ids):
     if rounding: got['weights_only'] = _logits(model, ids)
     return got | {f'{PROBED}{l}': y for l, y in _probed(model, Recipe.load(Path(out)/'recipe.json').shapes).items()}
 
+# %% ../nbs/05_quantization.ipynb #f65093ea
 def _run_file(out, format, path):
     "What the fresh process does: take ids from the file `path`, leave what was found there."
     from safetensors.torch import load_file, save_file
@@ -518,6 +540,7 @@ def _tensors(out):
                 total += torch.Size(t.get_shape()).numel() * SIZES[t.get_dtype()]
     return parts, total
 
+# %% ../nbs/05_quantization.ipynb #619fdc32
 def _as_stored(parts, shape):
     "(data type, bits, group) of a layer, from the types and shapes of its tensors; None if they make no sense."
     (out, inp), rows = shape, lambda k: parts[k][1]
@@ -541,6 +564,7 @@ def _gguf_tensors(out, names):
     at = {t.name: t for t in r.tensors}
     return {l: at[f'{table.get_name(l)}.weight'].tensor_type.name for l in names if f'{table.get_name(l)}.weight' in at}, sum(int(t.n_bytes) for t in r.tensors)
 
+# %% ../nbs/05_quantization.ipynb #db337f7c
 def _check_layers(out, recipe, format):
     "(Layers whose tensors are not of the recipe's format, bytes of all tensors)."
     if format == 'gguf':
@@ -556,6 +580,7 @@ def _check_layers(out, recipe, format):
 # %% ../nbs/05_quantization.ipynb #d6db7d28
 def _near(a, b): return abs(a - b) <= 0.01 * b
 
+# %% ../nbs/05_quantization.ipynb #5343b087
 def _exported(out, recipe):
     "How a folder was made; raises if it was not made by `export` from this recipe."
     was = Recipe.load(out/'recipe.json')
@@ -564,6 +589,7 @@ def _exported(out, recipe):
     if was.schemes != recipe.schemes: raise InputError(f"'{out}' was exported from another recipe than this one: its recipe.json gives other layers or formats.")
     return made
 
+# %% ../nbs/05_quantization.ipynb #38d70d28
 def _measure(model, recipe, toks, real):
     "Simulated against real, and the real one against the original: what `verify` reports of logits, and the errors of the weights."
     exact = model if model.dtype == torch.float32 and model.device.type == 'cpu' else copy.deepcopy(model).to('cpu', torch.float32)

@@ -58,6 +58,7 @@ def _json(path):
     try: return json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, OSError, RecursionError) as e: raise InputError(f"'{path}' cannot be read as JSON ({type(e).__name__}: {str(e)[:120]}); if it was cut off, make it again.") from e
 
+# %% ../nbs/12_report.ipynb #ab6066ff
 def _is_scores(path):
     "Does a safetensors file hold scores? Shards of a model are none."
     try:
@@ -83,6 +84,7 @@ def _sized(row, recipe):
     "The row with what its recipe takes."
     return row if recipe is None else dict(payload=recipe.bits, bpw=recipe.bpw, bytes=recipe.nbytes) | row
 
+# %% ../nbs/12_report.ipynb #2694b568
 def _demo_rows(d, recipes):
     "The rows of `mpq demo`'s table."
     out = []
@@ -112,6 +114,7 @@ def _evaluation_row(name, d):
     acc = {f['task']: (f['value'], f['se']) for f in d.get('tasks', []) if f.get('model') == 'quantized' and f['metric'] == 'acc'}
     return dict(label=Path(name).stem, recipe=str(d.get('by') or 'measured'), accuracies=acc, source=name) | {k: d[k] for k in ('model', 'bits', 'payload', 'bpw', 'bytes', 'kl', 'kl_se', 'top1', 'top1_se', 'ppl', 'ppl_se', 'ppl_ratio', 'ppl_ratio_se', 'recipe_file') if k in d}
 
+# %% ../nbs/12_report.ipynb #47cf4829
 def _checkpoint_row(name, v, recipe):
     "The row of a checkpoint that was read back."
     row = dict(label=f'{Path(name).parent.name or "checkpoint"}, as loaded *', recipe=str(recipe.made.get('by', 'by hand')) if recipe else 'measured', accuracies={}, model=recipe.made.get('model_name', 'the model') if recipe else 'the model',
@@ -131,6 +134,7 @@ def _study(path):
     if not isinstance(d, dict) or not {'models', 'recipes'} <= set(d) <= set(known): raise InputError(f"'{path}' is no study as mpq_nb {__version__} writes it; run it again.")
     return Study(**{k: _typed(known[k], v, f"'{path}', {k}") for k, v in d.items()})
 
+# %% ../nbs/12_report.ipynb #552a058f
 def _of_study(folder, recipes):
     "(study, rows) of a study's folder; (None, []) of another."
     if not (folder/'study.json').is_file(): return None, []
@@ -163,6 +167,7 @@ def _nums(v, se=None, digits=3, scale=1, unit=''):
     if se is None or se != se: return f'{scale*v:.{digits}f}{unit}'
     return f'{scale*v:.{digits}f}{unit} [{scale*(v - 1.96*se):.{digits}f}, {scale*(v + 1.96*se):.{digits}f}]'
 
+# %% ../nbs/12_report.ipynb #63fb10ac
 def grid(df, caption: str = None): # A data frame of texts and numbers -> FT
     "A table that scrolls by itself where the page is narrow."
     cell = lambda v: '' if v is None or v != v else f'{v:.4g}' if isinstance(v, float) else str(v)
@@ -176,6 +181,7 @@ def facts(rows: dict): # {name: text or FT}; an empty one is left out
     "Names and what they are."
     return Dl(*[x for k, v in rows.items() if v not in (None, '', [], {}) for x in (Dt(k), Dd(v if hasattr(v, '__html__') else str(v)))])
 
+# %% ../nbs/12_report.ipynb #8d643cda
 def command(*lines): # Texts
     "Lines to be copied into a shell."
     return Pre(Code('\n'.join(lines)))
@@ -220,6 +226,7 @@ def of(self: Run, model: str) -> dict: # {file: `Recipe`}
     mine = {r.get('recipe_file') for r in self.rows if r.get('model') == model}
     return {f: r for f, r in self.recipes.items() if only or f in mine or r.made.get('model_name') == model}
 
+# %% ../nbs/12_report.ipynb #a5f918d7
 @patch
 def missing(self: Run) -> list:
     "Cells of the study that are not finished."
@@ -267,6 +274,7 @@ def _main(run):
     rows = [r for r in run.rows if 'kl' in r and r.get('recipe') != 'bf16' and r.get('model') in (run.models[0], 'the model')]
     return min(rows, key=lambda r: (not r['recipe'].startswith('ours'), abs((r.get('bits') or r.get('payload') or 5) - 5)), default=None)
 
+# %% ../nbs/12_report.ipynb #40f5ac4a
 def _finding(run):
     "The one sentence of the page: ours against the best of the others, at the budget that is nearest 5 bits; else what the recipe costs."
     pairs = [p for p in _pairs(run) if p['model'] == run.models[0]]
@@ -319,6 +327,7 @@ def results(run: Run): # FT, or None
     other = ' *: on the text of its verification, not that of the other rows.' if len(run.rows) > 1 and any(r.get('label', '').endswith('*') for r in run.rows) else ''
     return Div(*out, P('In brackets: 95 % interval, from the spread over sequences and questions.' + other, cls='note')) if out else None
 
+# %% ../nbs/12_report.ipynb #f200ed8a
 def dots(run: Run): # FT, or None
     "The same as a dot plot, where there is more than one recipe."
     rows = [r for r in run.rows if 'error' not in r and r.get('kl_se') is not None and 'source' not in r]
@@ -334,6 +343,7 @@ def comparison(run: Run): # FT, or None
     if not rows: return None
     return Div(P('Paired differences, recipe minus the other: less than nothing is better for KL, more is better for accuracy.'), grid(pd.DataFrame(rows).replace('', np.nan).dropna(axis=1, how='all').fillna('')))
 
+# %% ../nbs/12_report.ipynb #b6c1de70
 def regained(run: Run): # FT, or None
     "What share of the loss of the smallest format everywhere is won back, measured and published."
     w = won_back([r for r in run.rows if 'error' not in r]) if run.study else pd.DataFrame()
@@ -349,6 +359,7 @@ def _ranges(ns):
         else: out.append([n, n])
     return ', '.join(str(a) if a == b else f'{a}–{b}' for a, b in out)
 
+# %% ../nbs/12_report.ipynb #3fb31501
 def which(recipe: Recipe): # FT
     "Which layers have which format, by kinds and blocks."
     f = recipe.frame()
@@ -376,6 +387,7 @@ def _labels(run, model):
 def _differs(r, rival):
     return Details(Summary(f"Where it differs from {rival.made['by']}"), figure(plot_recipe(r, rival), f"A dot marks each layer that has another format in {rival.made['by']} at the same budget."))
 
+# %% ../nbs/12_report.ipynb #351afb86
 def strips(run: Run): # FT, or None
     "The recipes of every model: counts of all, strips of ours."
     out = []
@@ -408,6 +420,7 @@ def _published_shape(model, formats):
     got = {4. if b is None else b: v for (m, r, b), v in PUBLISHED.items() if m == model and r in ('ours', 'uniform:MXFP4') and b != 3}
     return got | {16: PUBLISHED[model, 'bf16', None]} if got and set(formats) == {'MXFP4', 'MXFP8'} else None
 
+# %% ../nbs/12_report.ipynb #fa3020a2
 def frontiers(run: Run): # FT, or None
     "Predicted and measured loss against bits."
     out = []
@@ -439,6 +452,7 @@ def _text(d):
     "The text of an evaluation, in a phrase."
     return f"{d['sequences']} sequences" + (f" of {d['length']} tokens" if d.get('length') else '') + f" ({d.get('text', 'unknown')}; fingerprint {d.get('tokens', 'unknown')})" if d.get('sequences') else None
 
+# %% ../nbs/12_report.ipynb #dd52d09a
 def measured(run: Run): # FT
     "Definitions, texts, fingerprints and versions."
     st, texts = run.study, [t for d in [*run.evaluations.values(), (run.demo or {}).get('text_of') or {}, *run.checkpoints.values()] if (t := _text(d))]
@@ -452,6 +466,7 @@ def measured(run: Run): # FT
 # %% ../nbs/12_report.ipynb #7bee61a7
 def _fence(md): return re.sub(r'^```\w*\n|\n```$', '', md)
 
+# %% ../nbs/12_report.ipynb #524bcc40
 def _serve_checkpoint(where, format, recipe):
     "The commands of a checkpoint's engines."
     file, out = ", gguf_file='model.gguf'" if format == 'gguf' else '', []
@@ -523,6 +538,7 @@ def again(run: Run): # FT
 # %% ../nbs/12_report.ipynb #c5a93575
 TEMPLATE = 'report.ipynb'   # in this package
 
+# %% ../nbs/12_report.ipynb #20e9ca6b
 def _executed(template, folder):
     "The notebook with its outputs; raises `InputError` naming the cell that failed."
     try: nb = read_nb(template)
