@@ -12,7 +12,8 @@ from mpq_nb.allocation import Recipe, allocate, head, knapsack, random, tail
 from mpq_nb.models import Layer, layers, tiny_model
 from mpq_nb.quantization import quantized
 from mpq_nb.schemes import bits, bpw, qdq, stored_bits
-from mpq_nb.sensitivity import Scores, score
+from mpq_nb.evaluation import compare_logprobs
+from mpq_nb.sensitivity import Scores, _loss, score
 
 many = settings(max_examples=200, deadline=None)
 few = settings(max_examples=25, deadline=None)
@@ -100,7 +101,7 @@ def test_baselines_meet_their_budget(problem, budget, seed):
     for r in (head(s, bits=budget), tail(s, bits=budget), random(s, seed, bits=budget)): assert r.bits <= budget + 1e-9
 
 
-@few
+@many
 @given(problems, st.floats(2.2, 8))
 def test_recipes_survive_the_round_trip(problem, budget):
     import tempfile
@@ -173,3 +174,69 @@ def test_a_hundred_budgets_of_a_large_model_are_proven():
     for limit in np.linspace(sizes[:, 0].sum(), sizes[:, 3].sum(), 100).astype(int):
         choice, gap = knapsack(loss, sizes, limit)
         assert sizes[np.arange(252), choice].sum() <= limit and gap < 1e-9
+
+
+def shard(seed, n, groups=6):
+    "Scores of `n` sequences that no other seed has, with all their parts."
+    g = torch.Generator().manual_seed(seed)
+    ls = tuple(Layer(f'model.layers.{i//3}.self_attn.{"qkv"[i%3]}_proj', (32, 64), i//3) for i in range(groups))
+    cross = torch.rand(n, groups, 3, 3, generator=g)
+    samples, uniform = cross.diagonal(dim1=-2, dim2=-1).clone(), torch.rand(n, 3, generator=g)
+    ids = torch.randint(0, 1000, (n, 8), generator=g)
+    ids[:, 0] = 10**6*seed + torch.arange(n)
+    return Scores(_loss(samples, uniform), ls, tuple((l.name,) for l in ls), ('W2A16', 'W4A16', 'MXFP8'), samples=samples, cross=cross, uniform=uniform, ids=ids,
+                  meta=dict(method='fisher', model='m', tokens='t', source=str(seed), length=8, grouping='none', seed=0, version='0'))
+
+
+sizes = st.integers(1, 4)
+
+
+@many
+@given(sizes, sizes, sizes)
+def test_merging_is_associative(a, b, c):
+    x, y, z = (shard(i, n) for i, n in enumerate((a, b, c)))
+    left, right, once = Scores.merge([Scores.merge([x, y]), z]), Scores.merge([x, Scores.merge([y, z])]), Scores.merge([x, y, z])
+    for k in ('loss', 'samples', 'cross', 'uniform', 'ids'): assert torch.equal(getattr(left, k), getattr(once, k)) and torch.equal(getattr(right, k), getattr(once, k))
+    assert left.meta['tokens'] == right.meta['tokens'] == once.meta['tokens']
+
+
+@many
+@given(sizes, st.lists(st.sampled_from(['W2A16', 'W4A16', 'MXFP8']), min_size=1, max_size=3, unique=True))
+def test_choosing_formats_and_joining_layers_commute(n, names):
+    s = shard(0, n)
+    a, b = s.select(names).regroup('fused'), s.regroup('fused').select(names)
+    assert a.groups == b.groups and a.schemes == b.schemes == tuple(names)
+    for k in ('loss', 'samples', 'cross', 'uniform'): assert torch.equal(getattr(a, k), getattr(b, k))
+    assert torch.allclose(a.loss.sum(0), s.select(names).loss.sum(0))
+
+
+@many
+@given(sizes, st.integers(0, 10**6))
+def test_scores_survive_the_round_trip(n, seed):
+    import tempfile
+    s = shard(seed, n)
+    with tempfile.TemporaryDirectory() as d: back = Scores.load(s.save(f'{d}/s.safetensors'))
+    for k in ('loss', 'samples', 'cross', 'uniform', 'ids'): assert torch.equal(getattr(back, k), getattr(s, k))
+    assert (back.layers, back.groups, back.schemes, back.meta) == (s.layers, s.groups, s.schemes, s.meta)
+
+
+logits = arrays(np.float32, (2, 3, 7), elements=st.floats(-60, 60, width=32))
+
+
+@many
+@given(logits, logits)
+def test_divergence_is_never_negative_and_zero_only_for_equals(a, b):
+    p, q = (torch.from_numpy(x).log_softmax(-1) for x in (a, b))
+    ids = torch.zeros(2, 4, dtype=torch.long)
+    d = compare_logprobs(p, q, ids)
+    assert (d['kl'] > -1e-4).all() and (d['reverse_kl'] > -1e-4).all()      # floats of a sum of seven
+    same = compare_logprobs(p, p, ids)
+    assert (same['kl'] == 0).all() and (same['top1'] == 1).all() and (same['top5'] == 1).all()
+
+
+@many
+@given(st.sampled_from(['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0']), st.integers(1, 5), st.integers(1, 5))
+def test_the_bits_of_a_gguf_layer_are_those_of_its_file(name, o, blocks):
+    from gguf import GGMLQuantizationType as T, quants
+    packed = quants.quantize(np.ones((o, 32*blocks), np.float32), T[name])
+    assert stored_bits(f'GGUF:{name}', (o, 32*blocks)) == 8*packed.nbytes
