@@ -6,13 +6,17 @@ NBS := $(wildcard nbs/*.ipynb) $(wildcard nbs/tutorials/*.ipynb)
 # A folder that mirrors hub names, for the tests that run benchmark tasks on real rows; without one they are skipped, and say so.
 export MPQ_DATA ?= $(abspath $(wildcard ../shared/hub))
 
-.PHONY: demo test docs docs-stage quarto style notebooks readme clean
+.PHONY: demo test long docs docs-stage quarto style notebooks readme clean
 demo: $(STAMP)
 	$(BIN)/mpq demo
 
 # Two processes of one thread each get more done on two cores than one process with two threads.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2
+
+# What takes too long for every change: 20 kills a command at random moments, 100,000 mutated files a parser.
+long: $(STAMP)
+	OMP_NUM_THREADS=1 KILLS=20 FUZZ=100000 $(BIN)/python -m pytest tests/test_kills.py tests/test_fuzz.py tests/test_long.py -n 2 -s
 
 $(STAMP): settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv

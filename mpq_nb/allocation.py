@@ -488,7 +488,7 @@ def _recipe(scores, choice, by, budget=None, **made):
     loss = float(scores.loss[range(len(choice)), list(choice)].sum())
     m = scores.meta
     about = dict(by=by, model=m.get('model'), model_name=m.get('model_name'), scores=m.get('tokens'), method=m.get('method'),
-                 grouping=m.get('grouping', 'none'), version=__version__, rest_bytes=m.get('rest_bytes', 0), **made)
+                 grouping=m.get('grouping', 'none'), version=__version__, rest_bytes=m.get('rest_bytes', 0), among=list(scores.schemes), **(dict(scored=m['ran']) if 'ran' in m else {}), **made)
     return Recipe({l.name: pick[l.name] for l in scores.layers}, {l.name: l.shape for l in scores.layers}, budget.asdict() if budget else {}, loss, about)
 
 def _solve(scores, budget, sizes, limit, allowed=None, rules={}):

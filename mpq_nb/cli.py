@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'OPTIONAL', 'ASCII', 'SHELLS', 'DEMO_METRICS', 'DEMO_SCHEMES', 'COMMANDS', 'FLOW', 'add_command', 'score',
-           'allocate', 'quantize', 'evaluate', 'study', 'report', 'completion', 'demo', 'explore', 'parser', 'main']
+           'allocate', 'quantize', 'evaluate', 'study', 'report', 'completion', 'reproduce', 'demo', 'explore',
+           'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #651fccf3
-import argparse, codecs, difflib, inspect, json, os, re, sys, tempfile, time
+import argparse, codecs, contextlib, difflib, inspect, json, os, re, signal, sys, tempfile, time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from fastcore.docments import docments
@@ -18,6 +20,7 @@ from . import __version__
 SHORT = {'out': '-o', 'samples': '-n'}
 OPTIONAL = {('quantize', 'recipe')}   # has a default, and yet is positional
 
+# %% ../nbs/11_cli.ipynb #01ea6ffd
 def add_command(sub, name, f, examples):
     "Add function `f` to the subparsers `sub` as command `name`."
     p = sub.add_parser(name, help=f.__doc__.partition(':')[0].rstrip('.'), description=f.__doc__, epilog='examples:\n' + examples,
@@ -40,6 +43,7 @@ def _budget(bits, bpw, gib, fit, context, contexts):
     given = {k: v for k, v in dict(bits=bits, bpw=bpw, gib=gib, fit=fit).items() if v is not None}
     return given | dict(context=context, batch=contexts) if fit is not None else given
 
+# %% ../nbs/11_cli.ipynb #8e5d5d36
 def _rules(text, option):
     "{pattern: scheme} from `PATTERN=SCHEME,…`."
     from mpq_nb.schemes import InputError
@@ -49,6 +53,7 @@ def _rules(text, option):
         if not (pattern and eq and name): raise InputError(f"{option} '{text}': write it as PATTERN=SCHEME, such as down_proj=MXFP8, separated by commas.")
     return {k: v for k, _, v in pairs}
 
+# %% ../nbs/11_cli.ipynb #70dd526b
 def _counts(r):
     n = list(r.schemes.values())
     return dict(bits=r.bits, bpw=r.bpw, bytes=r.nbytes, predicted_loss=r.loss, gap=r.made.get('gap'), layers={s: n.count(s) for s in sorted(set(n))})
@@ -66,12 +71,14 @@ def _time(s):
 ASCII = {'±': '+/-', '×': 'x', '≈': '~', '…': '...', '–': '-', '−': '-', '·': '-', '’': "'", '‖': '||', '⏎': ' ', '→': '->', '│': '|'}
 codecs.register_error('mpq_ascii', lambda e: (''.join(ASCII.get(c, '?') for c in e.object[e.start:e.end]), e.end))
 
+# %% ../nbs/11_cli.ipynb #3105da5d
 def _streams():
     "No text may be too much for a terminal's encoding, and no progress bar goes into a pipe."
     for s in (sys.stdout, sys.stderr):
         if hasattr(s, 'reconfigure'): s.reconfigure(errors='mpq_ascii')
     if not sys.stderr.isatty(): os.environ.setdefault('TQDM_DISABLE', '1')
 
+# %% ../nbs/11_cli.ipynb #c2f53d45
 def _draw(df, console):
     "A data frame in a terminal: a table, or where that is too wide a list for each row."
     from rich import box
@@ -86,6 +93,7 @@ def _draw(df, console):
     if sum(map(words, df.columns)) + 3*len(df.columns) <= console.width: return console.print(t)
     for row in df.itertuples(index=False): console.print(*(Text.assemble((f'{c}: ', 'bold'), str(v)) for c, v in zip(df.columns, row)), '', sep='\n')
 
+# %% ../nbs/11_cli.ipynb #f044dd94
 def _show(text):
     "Print what a command says: a text, or a list of texts and data frames."
     parts, terminal = [text] if isinstance(text, str) else text, sys.stdout.isatty() and os.environ.get('TERM') != 'dumb'
@@ -111,6 +119,7 @@ def _meta(model):
         with torch.device('meta'): return AutoModelForCausalLM.from_config(config)
     except Exception: return None     # whatever is wrong with it: this is only a forecast
 
+# %% ../nbs/11_cli.ipynb #7987fa31
 def _memory(model, samples, length, dtype='auto', verify=False, stream=False):
     "', about 3 GiB of memory (8 GiB are free)', as far as it can be foreseen."
     import psutil, torch
@@ -123,6 +132,43 @@ def _memory(model, samples, length, dtype='auto', verify=False, stream=False):
     need += 0 if torch.cuda.is_available() else psutil.Process().memory_info().rss     # the libraries
     free, where = (torch.cuda.mem_get_info()[0], 'on the GPU') if torch.cuda.is_available() else (psutil.virtual_memory().available, 'free')
     return f"; about {_size(need)} of memory ({_size(free)} {where}{': it may not fit' if need > free else ''})"
+
+# %% ../nbs/11_cli.ipynb #ac22f88a
+def _left(out): return Path(f'{out}.partial')
+
+# %% ../nbs/11_cli.ipynb #a2899c3f
+def _check_left(out, resume):
+    "Raise where an interrupted run left something and it is not to be resumed."
+    from mpq_nb.schemes import InputError
+    from mpq_nb.models import check_out
+    check_out(_left(out))
+    if _left(out).exists() and not resume: raise InputError(f"'{_left(out)}' is what an interrupted run left: --resume goes on from there; or remove it to start again.")
+
+# %% ../nbs/11_cli.ipynb #ab7567be
+@contextmanager
+def _state(out, resume):
+    "The checkpoint of a command's work."
+    from mpq_nb.models import Checkpoint
+    _check_left(out, resume)
+    try:
+        with Checkpoint(_left(out)) as state: yield state
+    except KeyboardInterrupt:
+        if _left(out).exists(): _say(f"what is finished is in '{_left(out)}'; the same command with --resume goes on from there")
+        raise
+    if state.unfinished and _left(out).exists(): _say(f"interrupted: this is the best so far; the same command with --resume goes on from '{_left(out)}'")
+
+# %% ../nbs/11_cli.ipynb #c1dfdd5f
+def _unnamed(*args):
+    "Where to keep what is finished of a command without an output: in the cache, by what was asked."
+    import hashlib
+    from mpq_nb.models import cache_dir
+    return cache_dir()/'partial'/hashlib.sha256(json.dumps([os.getcwd(), *args]).encode()).hexdigest()[:16]
+
+# %% ../nbs/11_cli.ipynb #a84c4137
+def _ran(command, args, *but):
+    "What was asked for, as it is kept in the command's output."
+    from importlib.metadata import version
+    return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume', *but)}, versions={p: version(p) for p in ('torch', 'transformers')} | dict(mpq_nb=__version__))
 
 # %% ../nbs/11_cli.ipynb #a277c004
 def score(model: str,                # Name on the hub, folder, .gguf file, or demo
@@ -137,12 +183,14 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
           batch: int = 4,             # Sequences at a time
           seed: int = 0,              # Of the calibration draw
           stream: bool = False,       # Leave the blocks on the disk and fetch one at a time, for a model larger than memory; needs a calibration text
+          resume: bool = False,       # Continue where an interrupted run of the same command ended
           out: str = 'scores.safetensors', # File to write
          ):
     "Measure how much each layer hurts in each number format."
+    ran = _ran('score', locals())
     from mpq_nb import calibration as C, models, schemes as S, sensitivity
     names, out = sensitivity._check_schemes(schemes), str(models.check_out(out))
-    C.check_batch(batch); C.check_block(samples, length, seed)
+    C.check_batch(batch); C.check_block(samples, length, seed); _check_left(out, resume)
     if method not in sensitivity.METHODS: raise S.unknown('method', method, sensitivity.METHODS)
     if groups not in models.GROUPS: raise S.unknown('grouping', groups, models.GROUPS)
     if stream and calibration == 'self': raise S.InputError('--stream needs a --calibration text: sampling from the model would read all its weights for every token.')
@@ -150,9 +198,10 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     m, tok = models.load(model, dtype, stream=stream)
     toks = C.tokens(calibration, tok, m, samples, length, seed)
     _say(f'scoring {len(models.layers(m))} layers on {toks!r}')
-    s = sensitivity.score(m, toks, names, method, groups, batch, seed, head=head)
-    s.meta['model_name'] = model
-    s.save(out)
+    with _state(out, resume) as state:
+        s = sensitivity.score(m, toks, names, method, groups, batch, seed, head=head, state=state)
+        s.meta.update(model_name=model, ran=ran)
+        s.save(out)
     return dict(text=f'{s!r}\nwrote {out}; next: mpq allocate {out} --bits 5', out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())
 
 # %% ../nbs/11_cli.ipynb #a2f19bcc
@@ -184,6 +233,7 @@ def allocate(scores: str,         # File written by mpq score
              by: str = 'ours',    # ours; or to compare: head or tail (the layers nearest lm_head or the embedding in the largest format), random:SEED, uniform:NAME
              refine: bool = False, # Load the model again, measure the recipe and improve it: minutes, but better and never behind head, tail or uniform
              minutes: float = None, # With --refine: start nothing new after so many
+             resume: bool = False, # With --refine: continue where an interrupted run of the same command ended
              out: str = 'recipe.json', # File to write
             ):
     "Solve for the best format of each layer within a budget."
@@ -195,27 +245,32 @@ def allocate(scores: str,         # File written by mpq score
     if schemes: s = s.select(_check_schemes(schemes))
     if groups: s = s.regroup(groups)
     rules = {k: v for k, v in dict(fixed=_rules(fixed, '--fixed'), at_least=_rules(at_least, '--at-least')).items() if v}
-    if minutes is not None and not refine: raise S.InputError('--minutes is for --refine.')
+    if (minutes is not None or resume) and not refine: raise S.InputError(f"--{'minutes' if minutes is not None else 'resume'} is for --refine.")
+    if refine: _check_left(out, resume)
     if engine: rules['engine'] = engine
     if by != 'ours' and (rules or refine): raise S.InputError(f'--fixed, --at-least, --engine and --refine are for --by ours, not {by}.')
     r = _choose(s, by, _budget(bits, bpw, gib, fit, context, contexts) | rules)
-    if refine: r = _refined(s, r, minutes)
-    r.save(out)
-    return dict(text=_told(r, s, by, out), out=out, refined=r.made.get('refined'), **_counts(r))
+    with _state(out, resume) if refine else nullcontext() as state:
+        if refine: r = _refined(s, r, minutes, state)
+        r.save(out)
+    status = _status(state.unfinished) if refine and state.unfinished else 0
+    return dict(text=_told(r, s, by, out), out=out, refined=r.made.get('refined'), status=status, **_counts(r))
 
 # %% ../nbs/11_cli.ipynb #f111a4a7
-def _refined(s, r, minutes):
+def _refined(s, r, minutes, state):
     "Load the model that was scored and refine the recipe on the tokens of the scores."
     from mpq_nb.models import load
     from mpq_nb.refinement import refine
     from mpq_nb.schemes import InputError
     if not s.meta.get('model_name'): raise InputError('these scores do not say where their model is; refine in Python: refine(model, None, scores, recipe).')
     _say(f"loading {s.meta['model_name']} to measure and improve {r!r}{_memory(s.meta['model_name'], 0 if s.ids is None else len(s.ids), s.meta.get('length', 256), s.meta.get('dtype', 'auto'))}")
-    r = refine(load(s.meta['model_name'], s.meta.get('dtype', 'auto'))[0], None, s, r, minutes=minutes)
+    r = refine(load(s.meta['model_name'], s.meta.get('dtype', 'auto'))[0], None, s, r, minutes=minutes, state=state)
     a = r.made['refined']
+    if state.unfinished and 'kl' not in a: raise state.unfinished      # nothing is better than what there was
     if 'kl' in a: _say(f"{a['evaluations']} recipes measured: KL on the calibration tokens from {a['start']:.4f} to {a['kl']:.4f} ({a['ended']})")
     return r
 
+# %% ../nbs/11_cli.ipynb #7188dc51
 def _told(r, s, by, out):
     "What `mpq allocate` says of its recipe."
     from mpq_nb.schemes import bits
@@ -234,7 +289,7 @@ def _check_recipe(recipe, budget, format):
     elif format != 'fake': Q._check_packable(A.Recipe.load(recipe), format)
 
 # %% ../nbs/11_cli.ipynb #762dad65
-def _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine):
+def _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, state, dtype):
     "Read the recipe, or score, solve and refine for it."
     import torch
     from mpq_nb import allocation as A, calibration as C, models, quantization as Q, sensitivity
@@ -245,10 +300,12 @@ def _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine):
     rules = dict(engine=engine) if engine else {}
     blank = sensitivity.Scores(torch.zeros(len(ls), len(names)), tuple(ls), tuple((l.name,) for l in ls), names, meta=dict(rest_bytes=models.rest_bytes(m), cache=sensitivity._cache(m)))
     A.allocate(blank, **budget, **rules)      # is it feasible?
-    s = sensitivity.score(m, C.tokens('self', tok, m), names)
-    s.meta['model_name'] = model
+    s = sensitivity.score(m, C.tokens('self', tok, m), names, state=state)
+    s.meta.update(model_name=model, ran=_ran('score', dict(model=model, schemes=','.join(names), dtype=dtype)))
     r = A.allocate(s, **budget, **rules)
-    return r if fast else refine(m, None, s, r)
+    if not fast: r = refine(m, None, s, r, state=state)
+    if state.unfinished: raise state.unfinished     # nothing is to be written then
+    return r
 
 # %% ../nbs/11_cli.ipynb #ad631a9c
 def _engine(engine, recipe, format):
@@ -267,6 +324,16 @@ def _room(r, m, format):
     if format == 'fake': return f'about {_size(m.num_parameters() * m.dtype.itemsize)} of disk'
     return f'about {_size(Q.disk_bytes(r, m, format))} of disk, and of memory {_size(Q.memory_bytes(r, m, format, consume=True))} beside the model; {_size(Q._free_memory(m.device))} of memory are free'
 
+# %% ../nbs/11_cli.ipynb #c4fb5a54
+def _write(m, tok, r, out, format, overwrite, tune):
+    "Write the checkpoint, which uses up the model; the tokens to verify it on."
+    from mpq_nb import calibration as C, quantization as Q
+    if format == 'fake': Q.save_fake(m, tok, r, out, overwrite); return {}
+    calibration, proof = C.tokens('self', tok, m) if tune or 'NVFP4' in r.schemes.values() else None, C.tokens('self', tok, m, n=8, length=64, seed=1)
+    Q.export(m, tok, r, out, format, overwrite, calibration, tune, consume=True)
+    return dict(ids=proof.ids)
+
+# %% ../nbs/11_cli.ipynb #ef37585a
 def _proof(v):
     "What `verify` found, in a sentence."
     n = v['layers_as_recipe'] + len(v['wrong_layers'])
@@ -290,29 +357,31 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model
              dtype: str = 'auto',     # auto, bfloat16 or float32
              overwrite: bool = False, # Replace the output folder if it exists
+             resume: bool = False,    # With a budget: continue where an interrupted run of the same command ended
              out: str = 'quantized',  # Folder to write
             ):
     "Write the quantized checkpoint of a recipe, and prove that it loads again."
-    from mpq_nb import calibration as C, models, quantization as Q, schemes as S
+    from mpq_nb import models, quantization as Q, schemes as S
     if format not in (*Q.FORMATS, 'fake'): raise S.unknown('format', format, (*Q.FORMATS, 'fake'))
-    Q._new_folder(out, overwrite)
+    written = resume and _left(out).exists() and (Path(out)/'recipe.json').is_file()
+    Q._new_folder(out, overwrite or written); _check_left(out, resume)
     budget = _budget(bits, bpw, gib, fit, context, contexts)
     _check_recipe(recipe, budget, format)
     engine = _engine(engine, recipe, format)
     _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_memory(model, 0 if recipe else 32, 256, dtype, format != 'fake')}")
     m, tok = models.load(model, dtype)
     if format != 'fake': Q.FORMATS[format].check(m, tok)
-    r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine)
-    r.check(models.layers(m, r.has_head), models.fingerprint(m))
-    _say(f'writing {r!r} as {format} to {out}: {_room(r, m, format)}')
-    if format == 'fake':
-        Q.save_fake(m, tok, r, out, overwrite)
-        return dict(text=f'wrote {out}; next: mpq evaluate {model} --against {out}', out=out, **_counts(r))
-    calibration, proof = C.tokens('self', tok, m) if tune or 'NVFP4' in r.schemes.values() else None, C.tokens('self', tok, m, n=8, length=64, seed=1)
-    Q.export(m, tok, r, out, format, overwrite, calibration, tune, consume=True)
-    _say('reading it back in a process of its own')
-    m, tok = models.load(model, dtype)      # the first one is used up
-    v = Q.verify(out, m, r, proof)
+    with _state(out, resume) as state:
+        r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, state, dtype)
+        r.check(models.layers(m, r.has_head), models.fingerprint(m))
+        state.of('writing', model=models.identity(m), recipe=r.schemes, format=format, tune=tune)
+        if not (written and 'written' in state.steps):
+            _say(f'writing {r!r} as {format} to {out}: {_room(r, m, format)}')
+            proof = _write(m, tok, r, out, format, overwrite or written, tune)
+            state.once('written', lambda: proof); state.write()
+        if format == 'fake': return dict(text=f'wrote {out}; next: mpq evaluate {model} --against {out}', out=out, **_counts(r))
+        _say('reading it back in a process of its own')
+        v = Q.verify(out, models.load(model, dtype)[0], r, state.steps['written']['ids'])      # the first one is used up
     served = '\n'.join(f'{s!r}' for s in Q._served_by(r, format).values())
     return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\n{served}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
 
@@ -324,9 +393,9 @@ def _check_unseen(recipe, toks):
     if Recipe.load(recipe).made.get('scores') == toks.fingerprint:
         raise InputError('these are the tokens that the recipe was calibrated on, so the result would flatter it; choose another --text.')
 
+# %% ../nbs/11_cli.ipynb #7a307094
 def _candidate(m, tok, toks, recipe, against, dtype):
     "A context in which the model to be judged is at hand (a recipe's simulated model, another checkpoint, or the model itself), and how much of the vocabulary to compare."
-    from contextlib import nullcontext
     from mpq_nb import allocation as A, evaluation as E, models, quantization as Q
     from mpq_nb.schemes import InputError
     if recipe and against: raise InputError('give --recipe or --against, not both.')
@@ -350,7 +419,8 @@ def _divergence(e, toks, tok, of):
     records = lambda f: json.loads(f.to_json(orient='records'))
     return dict(of=of, where=records(e.where()), worst=records(worst_tokens(e, toks, tok, 12)))
 
-def _write_evaluation(out, model, recipe, against, e, toks, tok, rows):
+# %% ../nbs/11_cli.ipynb #73d8b3f9
+def _write_evaluation(out, model, recipe, against, e, toks, tok, rows, ran):
     "The result of `mpq evaluate` as a file that `mpq report` reads."
     from mpq_nb.allocation import Recipe
     from mpq_nb.models import atomic
@@ -359,7 +429,7 @@ def _write_evaluation(out, model, recipe, against, e, toks, tok, rows):
     here, at = Path(out).resolve().parent, file.resolve()
     about = {} if r is None else dict(by=r.made.get('by', 'by hand'), bits=r.budget.get('bits'), payload=r.bits, bpw=r.bpw, bytes=r.nbytes, recipe_file=at.relative_to(here).as_posix() if at.is_relative_to(here) else None)
     text = dict(text=toks.source, tokens=toks.fingerprint, sequences=len(toks), length=toks.ids.shape[1])
-    d = dict(mpq_evaluation=1, model=model, against=against, **about, **text, **e.summary(), tasks=rows, **_divergence(e, toks, tok, Path(out).stem))
+    d = dict(mpq_evaluation=1, ran=ran, model=model, against=against, **about, **text, **e.summary(), tasks=rows, **_divergence(e, toks, tok, Path(out).stem))
     with atomic(out) as tmp: tmp.write_text(json.dumps(d, indent=1) + '\n', encoding='utf-8')
 
 # %% ../nbs/11_cli.ipynb #5f3f6012
@@ -374,12 +444,16 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
              limit: int = None,    # Only the first so many questions of each task
              dtype: str = 'auto',  # auto, bfloat16 or float32
              stream: bool = False, # Leave the unquantized model's blocks on the disk and fetch one at a time
+             resume: bool = False, # Continue where an interrupted run of the same command ended
              out: str = None,      # Write the result to this .json file, too, for mpq report
             ):
     "Judge a recipe or a checkpoint against the unquantized model: KL, top-1, perplexity, benchmark tasks."
+    ran = _ran('evaluate', locals())
     from mpq_nb import evaluation as E, models
     if tasks: E._check_tasks(tasks)
     if out: models.check_out(out)
+    left = out or _unnamed(model, recipe, against, text, samples, length, tasks, data, limit, dtype)
+    _check_left(left, resume)
     _say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{_memory(model, samples, length, dtype, stream=stream)}")
     m, tok = models.load(model, dtype, stream=stream)
     toks = E.text_tokens(text, tok, m, samples, length)
@@ -387,13 +461,14 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     if recipe: _check_unseen(recipe, toks)
     _say(f'on {toks!r}: first the unquantized model, then the other')
     ref = E.reference(m, toks)
-    results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit)} if tasks else {}
-    with candidate as c:
-        e = E.evaluate(c, toks, ref, vocab=vocab)
-        if tasks and (recipe or against): results['quantized'] = E.lm_eval_tasks(c, tok, tasks, data, limit)
+    with _state(left, resume) as state:
+        results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit, state=state)} if tasks else {}
+        with candidate as c:
+            e = E.evaluate(c, toks, ref, vocab=vocab, state=state)
+            if tasks and (recipe or against): results['quantized'] = E.lm_eval_tasks(c, tok, tasks, data, limit, state=state)
     rows = [dict(model=n) | r for n, t in results.items() for r in t.frame().to_dict('records')]
     said = [repr(e), 'where it sits, by the confidence of the unquantized model:', e.where().round(4), *(_told_tasks(results) if results else [])]
-    if out: _write_evaluation(out, model, recipe, against, e, toks, tok, rows)
+    if out: _write_evaluation(out, model, recipe, against, e, toks, tok, rows, ran)
     return dict(text=said + [f'wrote {out}; next: mpq report {Path(out).parent}' if out else f'next: mpq quantize {model} {recipe} -o quantized' if recipe else ''][:bool(out or recipe)], tasks=rows, tokens=toks.fingerprint, **e.summary())
 
 # %% ../nbs/11_cli.ipynb #d2f1d284
@@ -426,6 +501,7 @@ def study(study: str,            # table1 to table4, or a .yaml file
     said = [S.table(rows), *(['', 'ours minus the others, paired:', diff.round(4)] if len(diff) else []), *([f'{len(bad)} cells failed; run again with --resume to try them once more'] if bad else []), f'wrote {out}; next: mpq report {out}']
     return dict(text=said, out=out, cells=[{k: v for k, v in r.items() if k not in ('kl_rows', 'tasks')} for r in rows], failed=len(bad), status=int(bool(bad)))
 
+# %% ../nbs/11_cli.ipynb #a10c8100
 def _limit(text):
     "A number of questions, or {task: number} from `TASK=N,…`."
     from mpq_nb.schemes import InputError
@@ -434,6 +510,7 @@ def _limit(text):
         if isinstance(e, InputError): raise
         raise InputError(f"--limit {text}: give a number of questions, or TASK=N,… such as mmlu=10,piqa=200.") from None
 
+# %% ../nbs/11_cli.ipynb #eb5df396
 def _changed(st, **given):
     "The study with what was given on the command line in place of its own."
     from dataclasses import replace
@@ -470,6 +547,90 @@ def completion(shell: str, # bash or zsh
     _say(f'to use it, once: {SHELLS[shell]}')
     return dict(text=shtab.complete(p, shell), shell=shell)
 
+# %% ../nbs/11_cli.ipynb #623c7532
+def reproduce(file: str, # Scores, a recipe or an evaluation, written by mpq
+             ):
+    "Make a file again by the command that made it, and compare the two."
+    from mpq_nb.allocation import Recipe
+    path = Path(file)
+    ran = _origin(path)
+    differ = [f'{k} was {v} and is {now}' for k, v in ran['versions'].items() if (now := _ran('', {})['versions'].get(k)) != v]
+    _say(f"making '{file}' again: mpq {ran['command']} {' '.join(f'{k}={v!r}' for k, v in ran['args'].items() if v not in (None, False))}{'; ' + '; '.join(differ) if differ else ''}")
+    with tempfile.TemporaryDirectory() as d:
+        recipe = path.suffix == '.json' and ran['command'] == 'score'
+        if recipe: _check_again(Recipe.load(path))
+        new = _again(ran, Path(d)/('scores.safetensors' if recipe else path.name))
+        if recipe: new = _recipe_again(Recipe.load(path), new, Path(d)/path.name)
+        same, says = _compared(path, new)
+    return dict(text=f"{file}: {'identical' if same else says}", file=file, identical=same, difference=says, versions=differ, status=int(not same))
+
+# %% ../nbs/11_cli.ipynb #8c56d8ff
+def _origin(path):
+    "By which command a file, or the scores that a recipe was made from, were made."
+    from mpq_nb.schemes import InputError
+    from mpq_nb.sensitivity import Scores
+    if path.suffix == '.safetensors': ran = Scores.load(path).meta.get('ran')
+    else:
+        try: d = json.loads(path.read_text(encoding='utf-8'))
+        except (OSError, ValueError, RecursionError) as e: raise InputError(f"'{path}' cannot be read: {e}.") from e
+        ran = (d.get('ran') or (d.get('made') if isinstance(d.get('made'), dict) else {}).get('scored')) if isinstance(d, dict) else None
+    if not (isinstance(ran, dict) and ran.get('command') in ('score', 'evaluate') and isinstance(ran.get('args'), dict) and isinstance(ran.get('versions'), dict)):
+        raise InputError(f"'{path}' does not say by which command it was made; scores and evaluations written by mpq do, and recipes made from such scores.")
+    for k, p in inspect.signature(COMMANDS[ran['command']][0]).parameters.items():
+        v = ran['args'].get(k, p.default)
+        if k not in ('out', 'resume') and not (v is None and p.default is None or isinstance(v, (int, float) if p.annotation is float else p.annotation) and isinstance(v, bool) == (p.annotation is bool)):
+            raise InputError(f"'{path}' says that it was made by mpq {ran['command']} with {k}={str(v)[:40]!r}, which cannot be.")
+    return ran
+
+# %% ../nbs/11_cli.ipynb #ee8387ef
+def _again(ran, out):
+    "Run a command again; where it wrote to."
+    from mpq_nb.schemes import InputError
+    f, args = COMMANDS[ran['command']][0], dict(ran['args'])
+    if unknown := set(args) - set(inspect.signature(f).parameters) | {'out'} & set(args): raise InputError(f"mpq {ran['command']} has no {', '.join(sorted(unknown))} of its own to be made again; the file is of another version.")
+    f(**args, out=str(out))
+    return out
+
+# %% ../nbs/11_cli.ipynb #ca13c4ef
+def _recipe_again(was, scores, out):
+    "Solve again, and refine again what was refined."
+    from mpq_nb import allocation as A
+    from mpq_nb.schemes import InputError
+    from mpq_nb.sensitivity import Scores
+    m, s = was.made, Scores.load(scores).select(was.made['among'])
+    r = A.allocate(s, **was.budget, groups=m['grouping'], **{k: m[k] for k in ('fixed', 'at_least', 'engine') if m.get(k)})
+    from mpq_nb.models import Checkpoint
+    if 'refined' in m: r = _refined(s, r, None, Checkpoint())
+    if r.made.get('refined', {}).get('ended') == 'interrupted': raise KeyboardInterrupt
+    return r.save(out)
+
+def _check_again(r):
+    "Raise unless the recipe can be made again from its scores, before these are made."
+    from mpq_nb.schemes import InputError
+    m = r.made
+    if not str(m.get('by')).startswith('ours'): raise InputError(f"this recipe is {str(m.get('by'))[:40]!r}; it takes no measurement to make it again: mpq allocate --by.")
+    if not (isinstance(m.get('among'), list) and m.get('grouping')): raise InputError('this recipe does not say from which formats it was chosen; it is of an earlier version.')
+    if isinstance(m.get('refined'), dict) and m['refined'].get('ended') in ('interrupted', 'budget'): raise InputError(f"the refinement of this recipe was cut short ({m['refined']['ended']}), at a moment that is not known; it cannot be made again.")
+
+# %% ../nbs/11_cli.ipynb #d3588442
+def _compared(a, b):
+    "Are two files of a kind alike? If not, by how much they differ, in words."
+    from mpq_nb.allocation import Recipe
+    from mpq_nb.sensitivity import Scores
+    if a.suffix == '.safetensors':
+        x, y = Scores.load(a), Scores.load(b)
+        y = y.select([n for n in x.schemes if n in y.schemes] or y.schemes).regroup(x.meta.get('grouping', 'none'))
+        if (x.schemes, x.groups, x.meta['model'], x.meta['tokens']) != (y.schemes, y.groups, y.meta['model'], y.meta['tokens']): return False, 'of another model or on other tokens'
+        return bool((x.loss == y.loss).all()), f'losses differ by up to {((x.loss - y.loss).abs() / y.loss.abs().clamp(min=1e-30)).max().item():.1e} of their size'
+    x, y = (json.loads(p.read_text(encoding='utf-8')) for p in (a, b))
+    if 'layers' in x:
+        x, y = Recipe.load(a), Recipe.load(b)
+        n = sum(y.schemes.get(k) != v for k, v in x.schemes.items())
+        return x.schemes == y.schemes, f'{n} of {len(x.schemes)} layers have another format; predicted loss {x.loss} and {y.loss}'
+    told = lambda v: json.dumps(v, sort_keys=True)      # NaN is NaN there
+    differ = [k for k in sorted({*x, *y} - {'ran', 'recipe_file'}) if told(x.get(k)) != told(y.get(k))]
+    return not differ, '; '.join(f'{k} {str(x.get(k))[:40]} and {str(y.get(k))[:40]}' for k in differ)
+
 # %% ../nbs/11_cli.ipynb #145d00b2
 DEMO_METRICS = {'lambada_openai': 'acc', 'hellaswag': 'acc_norm', 'piqa': 'acc', 'winogrande': 'acc'}
 DEMO_SCHEMES = ('MXFP4', 'MXFP8', 'W4A16G64', 'W8A16G64')
@@ -488,6 +649,7 @@ def _demo_scores(folder, toks, model):
     s.save(path)
     return s
 
+# %% ../nbs/11_cli.ipynb #a17a5958
 def _demo_recipes(s):
     "The recipes that the demo compares, by their names in the table."
     from mpq_nb.allocation import allocate, head, tail, uniform
@@ -502,6 +664,7 @@ def _demo_tasks(model, tok, data, limit):
     from mpq_nb.evaluation import lm_eval_tasks
     return lm_eval_tasks(model, tok, list(DEMO_METRICS), data, limit).frame() if data else None
 
+# %% ../nbs/11_cli.ipynb #73833e91
 def _demo_evaluate(recipes, model, tok, toks, data, limit):
     "Evaluate the unquantized model and every recipe: ({name: evaluation}, {name: benchmark frame})."
     from mpq_nb.evaluation import evaluate, reference
@@ -551,6 +714,8 @@ def _demo_packed(r, model, tok, toks, folder):
     from mpq_nb.quantization import export, verify
     export(model, tok, r, folder/'packed', overwrite=True)
     return verify(folder/'packed', model, r, toks)
+
+# %% ../nbs/11_cli.ipynb #dee1cb99
 def _demo_write(folder, df, lines, res):
     "The table for people and for programs."
     from mpq_nb.models import atomic
@@ -565,7 +730,7 @@ def demo(out: str = 'demo',  # Folder to write
          samples: int = 16,  # Sequences for calibration, and half as many for evaluation
          length: int = 256,  # Tokens in each
         ):
-    "The whole flow on the demo model, offline but for the package registry: scores, recipes, table, figure, packed checkpoint."
+    "The whole flow on the demo model, offline but for the package index: scores, recipes, table, figure, packed checkpoint."
     import torch
     from mpq_nb import calibration as C, evaluation as E, models
     folder = models.check_out(Path(out), folder=True)
@@ -624,6 +789,7 @@ FLOW = """the flow:
 
 start with: mpq demo. Options and examples: mpq COMMAND --help"""
 
+# %% ../nbs/11_cli.ipynb #acd6a370
 class _Parser(argparse.ArgumentParser):
     "Says what is wrong on one line, with what may have been meant."
     def error(self, message):
@@ -640,9 +806,11 @@ def _red(text): return f'\033[1;31m{text}\033[0m' if sys.stderr.isatty() and not
 # %% ../nbs/11_cli.ipynb #2733b50f
 COMMANDS |= {
     'report': (report, '  mpq report demo\n  mpq report runs/table1 -o table1.html'),
+    'reproduce': (reproduce, '  mpq reproduce scores.safetensors\n  mpq reproduce recipe.json'),
     'completion': (completion, '\n'.join(f'  {s}' for s in SHELLS.values())),
 }
 
+# %% ../nbs/11_cli.ipynb #355d16db
 def parser() -> argparse.ArgumentParser:
     "The command line's parser."
     p = _Parser(prog='mpq', usage='mpq COMMAND …', description='The best mixed-precision quantization of a language model for a budget, with the proof.',
@@ -653,20 +821,26 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 # %% ../nbs/11_cli.ipynb #a6f658d2
+def _terminated(*_): raise KeyboardInterrupt('SIGTERM')     # what a scheduler says is as good as Ctrl-C
+
+def _status(e): return 143 if e.args == ('SIGTERM',) else 130
+
 def _input_error():
     "Asked for only when something went wrong: what needs no model should not wait for torch."
     from mpq_nb.schemes import InputError
     return InputError
 
+# %% ../nbs/11_cli.ipynb #6fe65716
 def main(argv: list = None, # Arguments; those of the process by default
-        ) -> int: # Exit status: 0 on success, 2 for bad input, 130 if interrupted
+        ) -> int: # Exit status: 0 on success, 2 for bad input, 130 if interrupted, 143 if terminated
     "The `mpq` command."
     _streams()
+    with contextlib.suppress(ValueError): signal.signal(signal.SIGTERM, _terminated)      # ValueError: not in the main thread
     args, began = vars(parser().parse_args(argv)), time.monotonic()
     run, as_json = args.pop('call'), args.pop('json')
     try: res = run(**args)
     except _input_error() as e: print(f"{_red('mpq: error:')} {e}", file=sys.stderr); return 2
-    except KeyboardInterrupt: print('mpq: interrupted', file=sys.stderr); return 130
+    except KeyboardInterrupt as e: print('mpq: interrupted', file=sys.stderr); return _status(e)
     text, status = res.pop('text'), res.pop('status', 0)
     print(json.dumps(res)) if as_json else _show(text)
     if (took := time.monotonic() - began) > 10: _say(f'took {_time(took)}')

@@ -12,6 +12,8 @@ __all__ = ['REFERENCES', 'ARCHITECTURES', 'TASKS', 'clustered', 'mean_se', 'logp
 import copy, hashlib, json, math, os, shutil, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,8 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from .calibration import Tokens, as_tokens, check_batch, tokens
-from .models import atomic, cache_dir, fingerprint
+from . import __version__
+from .models import Checkpoint, atomic, cache_dir, identity
 from .schemes import InputError, check_finite, unknown
 from .sensitivity import _markdown, predictions
 
@@ -92,10 +95,7 @@ def _room(folder, need):
 def _reference_path(model, toks):
     "Where the reference of a model and tokens lies; None for a model whose hooks no fingerprint covers."
     if any(m._forward_pre_hooks or m._forward_hooks for m in model.modules()): return None
-    rest = {k: v for k, v in model.config.to_dict().items() if k not in ('_name_or_path', 'transformers_version')}
-    h = hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode())
-    for n, b in model.named_buffers(): h.update(f'{n}{tuple(b.shape)}'.encode() + b.detach().flatten()[::(b.numel() // 256) | 1].cpu().to(torch.float64).numpy().tobytes())   # packed weights are buffers
-    about = '-'.join(map(str, (fingerprint(model), toks.fingerprint, h.hexdigest()[:8], model.dtype, model.device.type))).replace('torch.', '')
+    about = f'{identity(model)}-{toks.fingerprint}'
     (folder := cache_dir()/'references').mkdir(parents=True, exist_ok=True)
     return folder/f'{about}.npy'
 
@@ -164,6 +164,7 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
              reference=None,   # From `reference`, or the unquantized model itself; none: perplexity only, against itself
              batch: int = 4,   # Sequences at a time
              vocab: int = None, # Compare the first so many tokens of the vocabulary, for models of one tokenizer that pad it to different sizes
+             state=Checkpoint(), # To continue an interrupted evaluation, as in `score`
             ) -> Evaluation:
     "Compare the predictions of `model` with the reference, token by token."
     toks = as_tokens(toks, model)
@@ -172,15 +173,28 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
     if isinstance(reference, Reference) and reference.toks.fingerprint != toks.fingerprint:
         raise InputError(f"the reference was computed on other tokens ({reference.toks.fingerprint}) than are to be evaluated ({toks.fingerprint}).")
     if vocab is not None and vocab <= toks.ids.max(): raise InputError(f'vocab={vocab!r}: the tokens to be evaluated go up to {toks.ids.max()}.')
-    rows, parts = [], toks.ids.split(batch)
-    others = iter(()) if reference is None or isinstance(reference, Reference) else predictions(reference, parts)
-    for i, ids, l in zip(tqdm(range(0, len(toks), batch), desc='evaluating', leave=False), toks.ids.cpu().split(batch), predictions(model, parts)):
+    if state.path: state.of('evaluation', model=identity(model), reference=_what(reference), tokens=toks.fingerprint, batch=batch, vocab=vocab, version=__version__)
+    parts = toks.ids.split(batch)
+    rows = {i: state.steps[k] for i in range(len(parts)) if (k := f'divergence of batch {i}') in state.steps}
+    left = [i for i in range(len(parts)) if i not in rows]
+    others = iter(()) if reference is None or isinstance(reference, Reference) else predictions(reference, [parts[i] for i in left])
+    for i, l in zip(tqdm(left, desc='evaluating', leave=False), predictions(model, [parts[i] for i in left])):
         q = _logp(l)
-        p = q if reference is None else reference.rows(i, i+batch) if isinstance(reference, Reference) else _logp(next(others))
-        if vocab: p, q = (x[..., :vocab].log_softmax(-1) for x in (p, q))
-        if p.shape != q.shape: raise InputError(f'the two models have vocabularies of {p.shape[-1]} and {q.shape[-1]} tokens and cannot be compared; if they share a tokenizer and the rest is padding, give vocab=len(tokenizer).')
-        rows.append(compare_logprobs(p, q, ids) | ({} if reference is not None else dict.fromkeys(('kl', 'reverse_kl', 'top1', 'top5'), torch.full(ids[:, 1:].shape, float('nan')))))
-    return Evaluation(**{k: torch.cat([r[k] for r in rows]) for k in rows[0]}, tokens=toks.fingerprint)
+        p = q if reference is None else reference.rows(i*batch, (i+1)*batch) if isinstance(reference, Reference) else _logp(next(others))
+        rows[i] = state.once(f'divergence of batch {i}', lambda: _compared(p, q, parts[i].cpu(), vocab, reference is None))
+    return Evaluation(**{k: torch.cat([rows[i][k] for i in range(len(parts))]) for k in rows[0]}, tokens=toks.fingerprint)
+
+def _what(reference):
+    "By what a reference is known: its own numbers, some of them, or the model's identity."
+    if isinstance(reference, Reference): return hashlib.sha256(np.ascontiguousarray(reference.logp[:, 0, ::97]).tobytes()).hexdigest()[:16]
+    return reference and identity(reference)
+
+def _compared(p, q, ids, vocab, alone):
+    "The numbers of a batch; NaN for the divergence of a model that is compared with nothing."
+    if vocab: p, q = (x[..., :vocab].log_softmax(-1) for x in (p, q))
+    if p.shape != q.shape: raise InputError(f'the two models have vocabularies of {p.shape[-1]} and {q.shape[-1]} tokens and cannot be compared; if they share a tokenizer and the rest is padding, give vocab=len(tokenizer).')
+    rows = compare_logprobs(p, q, ids)
+    return rows | {k: torch.full_like(rows['nll'], float('nan')) for k in ('kl', 'reverse_kl', 'top1', 'top5') if alone}
 
 # %% ../nbs/06_evaluation.ipynb #1cbf2b6d
 @patch
@@ -287,7 +301,7 @@ def table(evals: dict, # {name: `Evaluation`} on the same tokens
 @contextmanager
 def _data_folder(data):
     "Serve hub data sets from the folder `data`, without the hub; nothing changes if it is None."
-    if data is None: yield; return
+    if data is None: yield None; return
     import datasets, huggingface_hub.constants as hub
     root = Path(data).expanduser().resolve()
     if not root.is_dir(): raise InputError(f"there is no data folder '{data}'.")
@@ -297,7 +311,7 @@ def _data_folder(data):
     try:
         os.chdir(root)
         datasets.config.HF_DATASETS_CACHE, datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE = cache, True, True
-        yield
+        yield cache.name
     finally:
         os.chdir(cwd)
         datasets.config.HF_DATASETS_CACHE, datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE = old
@@ -377,9 +391,10 @@ def _repr_markdown_(self: TaskResults): return _markdown(self.frame())
 # %% ../nbs/06_evaluation.ipynb #bed9c756
 @patch
 def asdict(self: TaskResults) -> dict:
-    "As JSON takes it; outcomes as strings of 0 and 1."
+    "As JSON takes it; outcomes as strings of 0 and 1, or as they are where they are shares."
+    short = lambda x: ''.join(str(int(v)) for v in x) if {0, 1}.issuperset(x) else list(x)
     return dict(results=self.results, tasks=list(self.tasks), parts=self.parts, questions=self.questions,
-                outcomes={t: {m: ''.join(str(int(v)) for v in x) for m, x in d.items()} for t, d in self.outcomes.items()})
+                outcomes={t: {m: short(x) for m, x in d.items()} for t, d in self.outcomes.items()})
 
 @patch(cls_method=True)
 def fromdict(cls: TaskResults, d) -> TaskResults:
@@ -387,10 +402,15 @@ def fromdict(cls: TaskResults, d) -> TaskResults:
     return cls(d['results'], {t: {m: [float(c) for c in x] for m, x in v.items()} for t, v in d['outcomes'].items()}, tuple(d['tasks']), d['parts'], d['questions'])
 
 # %% ../nbs/06_evaluation.ipynb #6fe18f61
-def _check_tasks(tasks):
-    "The tasks' names as a list; raises for one that lm-eval does not have. Returns them with lm-eval's task manager."
+@cache
+def _task_manager():
+    "lm-eval's index of its tasks, which takes seconds to build."
     from lm_eval.tasks import TaskManager
-    manager, names = TaskManager(), tasks.split(',') if isinstance(tasks, str) else list(tasks)
+    return TaskManager()
+
+def _check_tasks(tasks):
+    "The tasks' names as a list; raises for one that lm-eval does not have. Returns them with a task manager of their own."
+    manager, names = copy.copy(_task_manager()), tasks.split(',') if isinstance(tasks, str) else list(tasks)
     for t in names:
         if t not in manager.all_tasks:
             e = unknown('lm-eval task', t, manager.all_tasks)
@@ -399,20 +419,20 @@ def _check_tasks(tasks):
 
 # %% ../nbs/06_evaluation.ipynb #03236e7b
 def _load_tasks(manager, names, data):
-    "Make `manager` give the loaded tasks; raises for one whose data are not there or lack what it reads."
-    loaded = dict(tasks={}, groups={})
+    "What `manager` loads for each name, once; raises for one whose data are not there or lack what it reads."
+    loaded = {}
     for n in names:
-        try:
-            for k, v in manager.load([n]).items(): loaded.setdefault(k, {}).update(v)
+        try: loaded[n] = manager.load([n])
         except Exception as e:   # datasets raises a different type for every way of not finding or not reading something
             where = f"from the folder '{data}' (under the name that they have on the hub, which is not asked then)" if data else 'from the hub (a folder that mirrors it can be given as data=)'
             raise InputError(f"the data of {n} cannot be read {where}: {type(e).__name__}: {(str(e).splitlines() or [''])[0][:200]}") from e
-    for n, t in loaded['tasks'].items():
+    for n, t in [x for one in loaded.values() for x in one['tasks'].items()]:
         doc = next(iter(t.eval_docs), None)
         if doc is None: raise InputError(f'the data of {n} have no row.')
         try: t.doc_to_text(doc), t.doc_to_target(doc)
         except Exception as e: raise InputError(f"the data of {n} lack what the task reads ({type(e).__name__}: {str(e)[:120]}); their columns are {', '.join(doc)}.") from e
-    manager.load = lambda tasks: loaded     # so that simple_evaluate need not load them again
+    manager.load = lambda tasks: loaded[tasks[0]]     # simple_evaluate is given one at a time, and need not load it again
+    return loaded
 
 # %% ../nbs/06_evaluation.ipynb #eed46411
 def _outcomes(samples):
@@ -428,12 +448,11 @@ def check_limit(limit, names):
         if t and t not in names: raise unknown('task in limit', t, names)
         if n is not None and (not isinstance(n, int) or n < 1): raise InputError(f"limit={n!r}{f' for {t}' if t else ''}: at least one question is needed.")
 
-def _limited(limit, names, loaded):
-    "The limit as lm-eval takes it: one number, or the indices of the questions of every task."
+def _limited(limit, name, loaded):
+    "The limit as lm-eval takes it: one number, or the indices of the questions of every part of the task."
     if not isinstance(limit, dict): return dict(limit=limit)
-    tree = loaded['group_map']
     sizes = {t: len(v.eval_docs) for t, v in loaded['tasks'].items()}
-    return dict(samples={t: list(range(min(limit.get(n) or sizes[t], sizes[t]))) for n in names for t in _parts(n, tree)})
+    return dict(samples={t: list(range(min(limit.get(name) or sizes[t], sizes[t]))) for t in _parts(name, loaded['group_map'])})
 
 # %% ../nbs/06_evaluation.ipynb #93a987fa
 def _hash(samples): return hashlib.sha256(''.join(s['doc_hash'] + s['prompt_hash'] for s in sorted(samples, key=lambda s: s['doc_id'])).encode()).hexdigest()[:16]
@@ -453,6 +472,7 @@ def lm_eval_tasks(model,               # A decoder from transformers, such as on
                   num_fewshot: int = None, # Examples before each question; the task's own number by default
                   batch='auto',        # Requests at a time; auto: 16 on a CPU, on a GPU the most that fit its memory
                   add_bos_token: bool = None, # Put BOS before every prompt? By default as `ARCHITECTURES` says
+                  state=Checkpoint(),  # To continue an interrupted run with the first task that was not finished, as in `score`
                   **lm_kwargs,         # Further arguments of lm-eval's `HFLM`
                  ) -> TaskResults:
     "Run unmodified lm-eval tasks in process on `model`; raises `InputError` for a task or its data that is not there."
@@ -462,12 +482,23 @@ def lm_eval_tasks(model,               # A decoder from transformers, such as on
     check_limit(limit, names)
     settings = _settings(model, tokenizer, add_bos_token)
     if batch == 'auto' and model.device.type == 'cpu': batch = 16
-    with _data_folder(data):
-        _load_tasks(manager, names, data)
+    who = state.path and identity(model)
+    with _data_folder(data) as rows:
+        if state.path: state.of(f'tasks of {who}', limit=limit, num_fewshot=num_fewshot, batch=batch, settings=settings, data=rows, tokenizer=_vocabulary(tokenizer), more=str(lm_kwargs), lm_eval=version('lm-eval'), version=__version__)
+        loaded = _load_tasks(manager, [n for n in names if f'task {n} of {who}' not in state.steps], data)
         lm = HFLM(pretrained=model, tokenizer=_with_bos(tokenizer, settings.get('add_bos_token')), batch_size=batch, **settings, **lm_kwargs)
-        r = simple_evaluate(lm, tasks=names, **_limited(limit, names, manager.load(names)), num_fewshot=num_fewshot, task_manager=manager, bootstrap_iters=0, log_samples=True)
-    parts = {n: _parts(n, r.get('group_subtasks', {})) for n in names}
-    return TaskResults(r['results'], {t: _outcomes(s) for t, s in r['samples'].items()}, tuple(names), parts, {t: _hash(s) for t, s in r['samples'].items()})
+        def run(n):
+            r = simple_evaluate(lm, tasks=[n], **_limited(limit, n, loaded[n]), num_fewshot=num_fewshot, task_manager=manager, bootstrap_iters=0, log_samples=True)
+            return TaskResults(r['results'], {t: _outcomes(s) for t, s in r['samples'].items()}, (n,), {n: _parts(n, r.get('group_subtasks', {}))}, {t: _hash(s) for t, s in r['samples'].items()}).asdict()
+        got = [TaskResults.fromdict(state.once(f'task {n} of {who}', lambda: run(n))) for n in names]
+    return _together(got)
+
+def _vocabulary(tokenizer): return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
+
+def _together(got):
+    "The results of several tasks as one."
+    joined = {k: {t: v for g in got for t, v in getattr(g, k).items()} for k in ('results', 'outcomes', 'parts', 'questions')}
+    return TaskResults(tasks=tuple(t for g in got for t in g.tasks), **joined)
 
 # %% ../nbs/06_evaluation.ipynb #eba37969
 def _same_questions(a, b):

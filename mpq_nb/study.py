@@ -8,8 +8,9 @@ __all__ = ['RECIPES', 'SEED_MODELS', 'STUDIES', 'PUBLISHED', 'CONFIGS', 'VERSION
            'won_back']
 
 # %% ../nbs/10_study.ipynb #ab683dd6
-import hashlib, json, os, tempfile
+import hashlib, json, os, reprlib, tempfile
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ from . import __version__
 from .allocation import Budget, Recipe, allocate, head, random, tail, uniform
 from .calibration import Tokens, check_block, tokens
 from .evaluation import TASKS, TaskResults, _check_tasks, check_limit, clustered, evaluate, lm_eval_tasks, paired_tasks, reference, text_tokens
-from .models import DTYPES, GROUPS, atomic, check_out, fingerprint, layers, load, rest_bytes
+from .models import Checkpoint, DTYPES, GROUPS, atomic, check_out, fingerprint, layers, load, owned, rest_bytes
 from .quantization import FORMATS, _check_packable, auto_scheme, export, quantized
 from .refinement import refine
 from .schemes import InputError, bits as scheme_bits, scheme, unknown
@@ -109,27 +110,39 @@ def _typed(f, v, where):
     if f.type is tuple:
         v = [v] if isinstance(v, (str, int, float)) else v
         if not isinstance(v, list): raise InputError(f'{where}: a list is needed.')
+        if any(isinstance(x, (list, dict)) for x in v): raise InputError(f'{where}: a list of single values is needed.')
         try: return tuple(float(x) if f.name == 'budgets' else str(x) for x in v)
-        except (TypeError, ValueError): raise InputError(f'{where}: {v!r} are not all numbers.') from None
-    if (v is not None or f.default is not None) and (not isinstance(v, f.type) or isinstance(v, bool)): raise InputError(f"{where}: {v!r} is not {'a whole number' if f.type is int else 'a text'}.")
+        except (TypeError, ValueError): raise InputError(f'{where}: {reprlib.repr(v)} are not all numbers.') from None
+    if (v is not None or f.default is not None) and (not isinstance(v, f.type) or isinstance(v, bool)): raise InputError(f"{where}: {reprlib.repr(v)} is not {'a whole number' if f.type is int else 'a text'}.")
     return v
 
 # %% ../nbs/10_study.ipynb #c66b442b
+def _check_plain(yaml, text):
+    "Raise for what a study does not need: a few aliases can stand for gigabytes, and deep nesting for minutes."
+    depth = 0
+    for e in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(e, yaml.AliasEvent): raise ValueError('a study has no aliases')
+        depth += isinstance(e, yaml.CollectionStartEvent) - isinstance(e, yaml.CollectionEndEvent)
+        if depth > 5: raise ValueError('it is nested too deeply')
+
 @patch(cls_method=True)
 def load(cls: Study, path # A YAML file
         ) -> Study:
     "Read a study; raises `InputError` naming the line of what is wrong."
     import yaml
     if not Path(path).is_file(): raise InputError(f"there is no study '{path}'; the built-in ones are {', '.join(STUDIES)}.")
-    try: text = Path(path).read_text(encoding='utf-8'); node, data = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e: raise InputError(f"'{path}' is not YAML: {' '.join(str(e).split())[:200]}") from e
+    try:
+        text = Path(path).read_text(encoding='utf-8')
+        _check_plain(yaml, text)
+        node, data = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e: raise InputError(f"'{path}' is not YAML as a study has it: {' '.join(str(e).split())[:200]}") from e
     if not isinstance(data, dict): raise InputError(f"'{path}' is no study: it has to be a table of {', '.join(f.name for f in fields(cls))}.")
     known, lines = {f.name: f for f in fields(cls)}, {k.value: k.start_mark.line + 1 for k, _ in node.value}
     for k in data:
         if k not in known: raise InputError(f"'{path}', line {lines.get(str(k), '?')}: {unknown('key', str(k), known)}")
     lack = {'models', 'recipes'} - set(data)
     if lack: raise InputError(f"'{path}' has no {' and no '.join(sorted(lack))}.")
-    return cls(**{k: _typed(known[k], v, f"'{path}', line {lines[k]}, {k}") for k, v in data.items()}).check()
+    return cls(**{k: _typed(known[k], v, f"'{path}', line {lines.get(k, '?')}, {k}") for k, v in data.items()}).check()
 
 # %% ../nbs/10_study.ipynb #e48ef5c6
 @dataclass(frozen=True)
@@ -239,7 +252,8 @@ class _Bench:
     def scores(self):
         if self._scores is None:
             p, st = self.path(), self.study
-            if not p.is_file(): self.keep(score(self.model, self.draw(), _schemes_upper(st)))
+            if not p.is_file():
+                with Checkpoint(p.with_suffix('.partial'), strict=False) as state: self.keep(score(self.model, self.draw(), _schemes_upper(st), state=state))
             self._scores = Scores.load(p).regroup(self.study.groups)
             if self._scores.meta['model'] != self.made['model']: raise InputError(f"the scores in this folder were made from model {self._scores.meta['model']}, and '{self.name}' is now {self.made['model']}: its weights changed; use another folder.")
         return self._scores
@@ -260,7 +274,7 @@ class _Bench:
         return self._held
 
 # %% ../nbs/10_study.ipynb #c88df2bd
-def _make(bench, cell):
+def _make(bench, cell, state):
     "The recipe of a cell; None for the unquantized model."
     kind, _, arg = cell.recipe.partition(':')
     if kind == 'bf16': return None
@@ -269,38 +283,41 @@ def _make(bench, cell):
     s = bench.scores().select(_schemes_upper(bench.study))
     r = allocate(s, bits=cell.bits)
     if arg == 'fast': return r
-    r = refine(bench.model, None, s, r)
-    if r.made['refined']['ended'] == 'interrupted': raise KeyboardInterrupt     # a recipe that is half refined is no result
+    r = refine(bench.model, None, s, r, state=state)
+    if state.unfinished: raise state.unfinished     # a recipe that is half refined is no result
     return r
 
 # %% ../nbs/10_study.ipynb #041499b8
-def _judged(bench, model):
+def _judged(bench, model, state):
     "Divergence and tasks of a model."
     toks, ref = bench.held()
-    e, st = evaluate(model, toks, ref), bench.study
+    e, st = evaluate(model, toks, ref, state=state), bench.study
     out = {k: float(f'{v:.6g}') for k, v in e.summary().items()} | dict(kl_rows=[float(f'{v:.6g}') for v in e.kl.double().mean(1)], text=toks.fingerprint)
-    return out | (dict(tasks=lm_eval_tasks(model, bench.tok, st.tasks, bench.data, st.limit).asdict()) if st.tasks else {})
+    return out | (dict(tasks=lm_eval_tasks(model, bench.tok, st.tasks, bench.data, st.limit, state=state).asdict()) if st.tasks else {})
 
-def _in_format(bench, recipe):
+def _in_format(bench, recipe, state):
     "Judge a recipe as a simulated model, or packed and loaded again."
     bench.held()     # the reference is the unquantized model's
-    if recipe is None: return _judged(bench, bench.model)
+    if recipe is None: return _judged(bench, bench.model, state)
     if bench.study.format == 'fake':
-        with quantized(bench.model, recipe): return _judged(bench, bench.model)
+        with quantized(bench.model, recipe): return _judged(bench, bench.model, state)
     with tempfile.TemporaryDirectory(dir=bench.out) as d:
         export(bench.model, bench.tok, recipe, f'{d}/packed', bench.study.format)
         real = load(f'{d}/packed')[0]
-        return _judged(bench, real if real.dtype == bench.model.dtype or real.device.type != 'cpu' else torch.nn.Module.float(real))
+        return _judged(bench, real if real.dtype == bench.model.dtype or real.device.type != 'cpu' else torch.nn.Module.float(real), state)
 
 # %% ../nbs/10_study.ipynb #51cfd042
 def run_cell(bench, cell: Cell) -> dict: # Of numbers and texts, for JSON
     "Make a cell's recipe, judge it, and keep the recipe in the run's folder."
-    r, key = _make(bench, cell), cell_key(bench.study, cell)
+    with Checkpoint(bench.out/'partial'/f'{cell_key(bench.study, cell)}.safetensors', strict=False) as state: return _outcome(bench, cell, state)
+
+def _outcome(bench, cell, state):
+    r, key = _make(bench, cell, state), cell_key(bench.study, cell)
     row = dict(key=key, **asdict(cell), schemes=list(_schemes_upper(bench.study)), format=bench.study.format, made=bench.made)
     if r is not None:
         r.save(bench.out/'recipes'/f'{key}.json')
         row |= dict(payload=r.bits, bpw=r.bpw, bytes=r.nbytes, layers=dict(Counter(r.schemes.values())), recipe_file=f'recipes/{key}.json')
-    return row | _in_format(bench, r)
+    return row | _in_format(bench, r, state)
 
 # %% ../nbs/10_study.ipynb #ebaf8a83
 def read_rows(out) -> dict: # {key: row}
@@ -308,8 +325,8 @@ def read_rows(out) -> dict: # {key: row}
     rows = {}
     for line in (Path(out)/'results.jsonl').read_bytes().split(b'\n') if (Path(out)/'results.jsonl').is_file() else ():
         try: r = json.loads(line)
-        except ValueError: continue
-        if isinstance(r, dict) and 'key' in r: rows[r['key']] = r
+        except (ValueError, RecursionError): continue
+        if isinstance(r, dict) and isinstance(r.get('key'), str): rows[r['key']] = r
     return rows
 
 # %% ../nbs/10_study.ipynb #5dd9e7df
@@ -370,6 +387,9 @@ def run(study: Study,      # Or one of `STUDIES`
        ) -> list:          # A row per cell, in the order of the table
     "Run what is not finished of a study, and keep every finished cell."
     study.check()
+    with owned(check_out(out, folder=True)): return _run(study, out, data, resume, ray)
+
+def _run(study, out, data, resume, ray):
     out, done = _open(study, out, resume)
     out, data = out.resolve(), data and str(Path(data).expanduser().resolve())
     todo = [c for c in study.cells() if cell_key(study, c) not in done]
@@ -378,6 +398,7 @@ def run(study: Study,      # Or one of `STUDIES`
         _append(out, row)
     rows = [done[cell_key(study, c)] for c in study.cells()]
     _write_rows(out, rows + [r for k, r in done.items() if k not in {r['key'] for r in rows}])
+    with suppress(OSError): (out/'partial').rmdir()
     return rows
 
 # %% ../nbs/10_study.ipynb #833feb1b

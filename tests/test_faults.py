@@ -1,0 +1,130 @@
+"""What goes wrong around a run, and what is promised then.
+
+| fault | promise |
+|---|---|
+| the disk is full | what was finished is kept, and the run continues once there is room |
+| a folder cannot be written | said before any work |
+| a file was cut off | refused, or read up to the last whole line |
+| a bit flipped | scores and what an interrupted run left are refused |
+| another model, other tokens, another version | refused, with the difference named |
+| two processes in one run | the second one is told who the first is; a dead one's lock is none |
+| no memory in one cell | recorded as that cell's error; the others go on |
+"""
+import json, os, random, signal, subprocess, sys, time
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from mpq_nb.models import Checkpoint, owned, tiny_model
+from mpq_nb.schemes import InputError
+from mpq_nb.sensitivity import Scores, score
+
+IDS = torch.randint(3, 256, (4, 16), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory, demo):
+    "A study of four cells on a tiny model, and the file of an undisturbed run."
+    from mpq_nb.study import Study, run
+    d = tmp_path_factory.mktemp('faults')
+    tiny_model(vocab_size=len(demo[1])).save_pretrained(d/'tiny')
+    demo[1].save_pretrained(d/'tiny')
+    st = Study((str(d/'tiny'),), ('bf16', 'uniform:MXFP4', 'tail', 'ours'), (5.,), tasks=(), samples=2, length=32, text_samples=2)
+    run(st, d/'whole')
+    return st, (d/'whole/results.jsonl').read_text()
+
+
+def full(after):
+    "`os.fsync` of a disk that is full after so many writings."
+    left, real = [after], os.fsync
+    def fsync(f):
+        left[0] -= 1
+        if left[0] < 0: raise OSError(28, 'No space left on device')
+        return real(f)
+    return mock.patch('os.fsync', fsync)
+
+
+def test_a_full_disk_costs_nothing_that_was_finished(study, tmp_path):
+    from mpq_nb.study import run
+    st, whole = study
+    seen = 0
+    for after in range(0, 60):
+        with full(after):
+            try: run(st, tmp_path/'run', resume=True)
+            except InputError as e: assert 'No space left' in str(e)
+            else: break
+        lines = (tmp_path/'run/results.jsonl').read_text().splitlines() if (tmp_path/'run/results.jsonl').exists() else []
+        done = [l for l in lines if '"error"' not in l]
+        assert all(l in whole for l in done) and len(done) >= seen      # nothing is lost again
+        seen = len(done)
+    run(st, tmp_path/'run', resume=True)
+    assert (tmp_path/'run/results.jsonl').read_text() == whole and after > 3
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(study, tmp_path):
+    from mpq_nb.study import run
+    with mock.patch('os.access', return_value=False), mock.patch('mpq_nb.study.load', side_effect=AssertionError('work was begun')):
+        with pytest.raises(InputError, match='not writable'): run(study[0], tmp_path/'run')
+
+
+def test_a_results_file_cut_off_anywhere_keeps_its_whole_lines(study, tmp_path):
+    from mpq_nb.study import read_rows
+    whole, rng = study[1].encode(), random.Random(0)
+    for cut in rng.sample(range(len(whole)), 50):
+        (tmp_path/'results.jsonl').write_bytes(whole[:cut])
+        assert len(read_rows(tmp_path)) in (whole[:cut].count(b'\n'), whole[:cut].count(b'\n') + 1)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    path, rng = tmp_path/'s.safetensors', random.Random(0)
+    s = score(tiny_model(), IDS, ('MXFP4', 'MXFP8'))
+    s.save(path)
+    whole = path.read_bytes()
+    for i in rng.sample(range(8*len(whole)), 300):
+        b = bytearray(whole)
+        b[i//8] ^= 1 << i % 8
+        path.write_bytes(b)
+        try: same = Scores.load(path)
+        except InputError: continue
+        assert torch.equal(same.loss, s.loss) and same.meta == s.meta and same.groups == s.groups      # in the padding of the header
+    for cut in rng.sample(range(len(whole)), 50):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError): Scores.load(path)
+
+
+@pytest.mark.parametrize('change', ['model', 'tokens', 'schemes', 'seed', 'version'])
+def test_what_an_interrupted_run_left_serves_only_that_run(tmp_path, change):
+    class Cut(Checkpoint):
+        def write(self): super().write(); raise KeyboardInterrupt
+    def go(model=tiny_model(), tokens=IDS, schemes=('MXFP4', 'MXFP8'), seed=0):
+        with Cut(tmp_path/'partial', every=0) as state: score(model, tokens, schemes, seed=seed, state=state)
+    with pytest.raises(KeyboardInterrupt): go()
+    other = dict(model=dict(model=tiny_model('qwen3')), tokens=dict(tokens=IDS + 1), schemes=dict(schemes=('MXFP4', 'MXFP6')), seed=dict(seed=1), version={})[change]
+    with mock.patch('mpq_nb.sensitivity.__version__', '9.9' if change == 'version' else '0'), pytest.raises(InputError, match=f'does not go with this one.*{change} was'): go(**other)
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='Windows has no such locks')
+def test_a_second_process_is_told_of_the_first_one_and_a_dead_one_holds_nothing(tmp_path):
+    hold = 'import sys, time; from mpq_nb.models import owned\nwith owned(sys.argv[1]): print("held", flush=True); time.sleep(600)'
+    p = subprocess.Popen([sys.executable, '-c', hold, str(tmp_path/'run')], stdout=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == 'held\n'
+    with pytest.raises(InputError, match=f'worked on by process {p.pid} on '), owned(tmp_path/'run'): pass
+    p.send_signal(signal.SIGKILL); p.wait()
+    with owned(tmp_path/'run'): pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_memory_in_one_cell_is_that_cells_error(study, tmp_path):
+    from mpq_nb import study as S
+    st, whole = study
+    real = S.quantized
+    def greedy(model, recipe):
+        if len(set(recipe.schemes.values())) > 1 and recipe.made['by'] == 'tail': raise MemoryError('cannot allocate 900 GiB')
+        return real(model, recipe)
+    with mock.patch.object(S, 'quantized', greedy): rows = S.run(st, tmp_path/'run')
+    assert ['error' in r for r in rows] == [False, False, True, False] and 'MemoryError' in rows[2]['error']
+    S.run(st, tmp_path/'run', resume=True)
+    assert (tmp_path/'run/results.jsonl').read_text() == whole
