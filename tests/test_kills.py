@@ -10,7 +10,7 @@ from conftest import ROOT
 KILLS = int(os.environ.get('KILLS', 0))
 MPQ = Path(sys.executable).parent/'mpq'
 COMMANDS = dict(
-    score=('score TINY -n 24 --length 64 --schemes W2A16G32,W4A16G32,MXFP4,MXFP8', 'scores.safetensors'),
+    score=('score TINY -n 400 --length 64 --schemes W2A16G32,W4A16G32,MXFP4,MXFP8', 'scores.safetensors'),
     refine=('allocate SCORES --bits 5 --refine', 'recipe.json'),
     evaluate=('evaluate TINY --recipe RECIPE -n 64 --length 128', 'evaluation.json'),
     study=('study STUDY', 'run'),
