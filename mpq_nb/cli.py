@@ -146,10 +146,9 @@ def _check_left(out, resume):
 
 # %% ../nbs/11_cli.ipynb #ab7567be
 @contextmanager
-def _state(out, resume):
-    "The checkpoint of a command's work."
+def _state(out):
+    "The checkpoint of a command's work; whether there may be one already was asked by `_check_left`."
     from mpq_nb.models import Checkpoint
-    _check_left(out, resume)
     try:
         with Checkpoint(_left(out)) as state: yield state
     except KeyboardInterrupt:
@@ -165,10 +164,13 @@ def _unnamed(*args):
     return cache_dir()/'partial'/hashlib.sha256(json.dumps([os.getcwd(), *args]).encode()).hexdigest()[:16]
 
 # %% ../nbs/11_cli.ipynb #a84c4137
-def _ran(command, args, *but):
-    "What was asked for, as it is kept in the command's output."
+def _versions():
     from importlib.metadata import version
-    return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume', *but)}, versions={p: version(p) for p in ('torch', 'transformers')} | dict(mpq_nb=__version__))
+    return {p: version(p) for p in ('torch', 'transformers')} | dict(mpq_nb=__version__)
+
+def _ran(command, args):
+    "What was asked for, as it is kept in the command's output."
+    return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume')}, versions=_versions())
 
 # %% ../nbs/11_cli.ipynb #a277c004
 def score(model: str,                # Name on the hub, folder, .gguf file, or demo
@@ -198,7 +200,7 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     m, tok = models.load(model, dtype, stream=stream)
     toks = C.tokens(calibration, tok, m, samples, length, seed)
     _say(f'scoring {len(models.layers(m))} layers on {toks!r}')
-    with _state(out, resume) as state:
+    with _state(out) as state:
         s = sensitivity.score(m, toks, names, method, groups, batch, seed, head=head, state=state)
         s.meta.update(model_name=model, ran=ran)
         s.save(out)
@@ -250,7 +252,7 @@ def allocate(scores: str,         # File written by mpq score
     if engine: rules['engine'] = engine
     if by != 'ours' and (rules or refine): raise S.InputError(f'--fixed, --at-least, --engine and --refine are for --by ours, not {by}.')
     r = _choose(s, by, _budget(bits, bpw, gib, fit, context, contexts) | rules)
-    with _state(out, resume) if refine else nullcontext() as state:
+    with _state(out) if refine else nullcontext() as state:
         if refine: r = _refined(s, r, minutes, state)
         r.save(out)
     status = _status(state.unfinished) if refine and state.unfinished else 0
@@ -371,7 +373,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_memory(model, 0 if recipe else 32, 256, dtype, format != 'fake')}")
     m, tok = models.load(model, dtype)
     if format != 'fake': Q.FORMATS[format].check(m, tok)
-    with _state(out, resume) as state:
+    with _state(out) as state:
         r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, state, dtype)
         r.check(models.layers(m, r.has_head), models.fingerprint(m))
         state.of('writing', model=models.identity(m), recipe=r.schemes, format=format, tune=tune)
@@ -461,7 +463,7 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     if recipe: _check_unseen(recipe, toks)
     _say(f'on {toks!r}: first the unquantized model, then the other')
     ref = E.reference(m, toks)
-    with _state(left, resume) as state:
+    with _state(left) as state:
         results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit, state=state)} if tasks else {}
         with candidate as c:
             e = E.evaluate(c, toks, ref, vocab=vocab, state=state)
@@ -554,13 +556,13 @@ def reproduce(file: str, # Scores, a recipe or an evaluation, written by mpq
     from mpq_nb.allocation import Recipe
     path = Path(file)
     ran = _origin(path)
-    differ = [f'{k} was {v} and is {now}' for k, v in ran['versions'].items() if (now := _ran('', {})['versions'].get(k)) != v]
+    differ = [f'{k} was {v} and is {now}' for k, v in ran['versions'].items() if (now := _versions().get(k)) != v]
     _say(f"making '{file}' again: mpq {ran['command']} {' '.join(f'{k}={v!r}' for k, v in ran['args'].items() if v not in (None, False))}{'; ' + '; '.join(differ) if differ else ''}")
     with tempfile.TemporaryDirectory() as d:
-        recipe = path.suffix == '.json' and ran['command'] == 'score'
-        if recipe: _check_again(Recipe.load(path))
+        recipe = path.suffix == '.json' and ran['command'] == 'score' and Recipe.load(path)
+        if recipe: _check_again(recipe)
         new = _again(ran, Path(d)/('scores.safetensors' if recipe else path.name))
-        if recipe: new = _recipe_again(Recipe.load(path), new, Path(d)/path.name)
+        if recipe: new = _recipe_again(recipe, new, Path(d)/path.name)
         same, says = _compared(path, new)
     return dict(text=f"{file}: {'identical' if same else says}", file=file, identical=same, difference=says, versions=differ, status=int(not same))
 

@@ -517,7 +517,7 @@ def once(self: Checkpoint, step: str, make): # Name of the step; a function with
 @patch
 def latest(self: Checkpoint, step: str, make):
     "Keep what `make` returns as the step's state in place of an earlier one, if it is time to write."
-    if self.path and time.monotonic() - self.written >= self.every: self.steps[step] = make(); self._due()
+    if self.path and time.monotonic() - self.written >= self.every: self.steps[step] = make(); self.write()
 
 @patch
 def _due(self: Checkpoint):

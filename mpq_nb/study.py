@@ -309,10 +309,11 @@ def _in_format(bench, recipe, state):
 # %% ../nbs/10_study.ipynb #51cfd042
 def run_cell(bench, cell: Cell) -> dict: # Of numbers and texts, for JSON
     "Make a cell's recipe, judge it, and keep the recipe in the run's folder."
-    with Checkpoint(bench.out/'partial'/f'{cell_key(bench.study, cell)}.safetensors', strict=False) as state: return _outcome(bench, cell, state)
+    key = cell_key(bench.study, cell)
+    with Checkpoint(bench.out/'partial'/f'{key}.safetensors', strict=False) as state: return _outcome(bench, cell, key, state)
 
-def _outcome(bench, cell, state):
-    r, key = _make(bench, cell, state), cell_key(bench.study, cell)
+def _outcome(bench, cell, key, state):
+    r = _make(bench, cell, state)
     row = dict(key=key, **asdict(cell), schemes=list(_schemes_upper(bench.study)), format=bench.study.format, made=bench.made)
     if r is not None:
         r.save(bench.out/'recipes'/f'{key}.json')

@@ -26,6 +26,13 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
+def tiny_checkpoint(folder, tokenizer, **config):
+    "A tiny random model with a real tokenizer, in a folder."
+    from mpq_nb.models import tiny_model
+    tiny_model(vocab_size=len(tokenizer), **config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 @pytest.fixture(scope='session')
 def demo():
     "The demo model and its tokenizer."

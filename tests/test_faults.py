@@ -10,13 +10,12 @@
 | two processes in one run | the second one is told who the first is; a dead one's lock is none |
 | no memory in one cell | recorded as that cell's error; the others go on |
 """
-import json, os, random, signal, subprocess, sys, time
-from dataclasses import replace
-from pathlib import Path
+import os, random, signal, subprocess, sys
 from unittest import mock
 
 import pytest
 import torch
+from conftest import tiny_checkpoint
 
 from mpq_nb.models import Checkpoint, owned, tiny_model
 from mpq_nb.schemes import InputError
@@ -30,8 +29,7 @@ def study(tmp_path_factory, demo):
     "A study of four cells on a tiny model, and the file of an undisturbed run."
     from mpq_nb.study import Study, run
     d = tmp_path_factory.mktemp('faults')
-    tiny_model(vocab_size=len(demo[1])).save_pretrained(d/'tiny')
-    demo[1].save_pretrained(d/'tiny')
+    tiny_checkpoint(d/'tiny', demo[1])
     st = Study((str(d/'tiny'),), ('bf16', 'uniform:MXFP4', 'tail', 'ours'), (5.,), tasks=(), samples=2, length=32, text_samples=2)
     run(st, d/'whole')
     return st, (d/'whole/results.jsonl').read_text()

@@ -1,6 +1,6 @@
 """What comes from outside is data: every parser gives a valid object or an `InputError`, whatever bytes it is given.
 
-FUZZ inputs a parser (300 by default; `make fuzz` gives 100,000), mutated from valid files by a seed."""
+FUZZ inputs a parser (300 by default; `make long` gives 100,000), mutated from valid files by a seed."""
 import inspect, json, os, random, time
 
 import pytest

@@ -4,6 +4,7 @@ from statistics import median
 from unittest import mock
 
 import pytest
+from conftest import tiny_checkpoint
 
 
 @pytest.mark.slow
@@ -12,9 +13,7 @@ import pytest
 def test_two_hundred_cells_leave_nothing_behind(demo, tmp_path):
     import psutil
     from mpq_nb import study as S
-    from mpq_nb.models import tiny_model
-    tiny_model(vocab_size=len(demo[1])).save_pretrained(tmp_path/'tiny')
-    demo[1].save_pretrained(tmp_path/'tiny')
+    tiny_checkpoint(tmp_path/'tiny', demo[1])
     st = S.Study((str(tmp_path/'tiny'),), tuple(f'random:{i}' for i in range(200)), (5.,), tasks=(), samples=2, length=32, text_samples=2)
     me, seen, real = psutil.Process(), [], S._append
     def note(out, row):

@@ -2,7 +2,7 @@
 import json, random, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
-from conftest import mpq
+from conftest import mpq, tiny_checkpoint
 
 MPQ = Path(sys.executable).parent/'mpq'
 
@@ -10,10 +10,8 @@ MPQ = Path(sys.executable).parent/'mpq'
 @pytest.fixture(scope='module')
 def study(tmp_path_factory, demo):
     "A study of a tiny model in a folder, eight cells, and the file of an undisturbed run."
-    from mpq_nb.models import tiny_model
     d = tmp_path_factory.mktemp('study')
-    tiny_model(vocab_size=len(demo[1])).save_pretrained(d/'tiny')
-    demo[1].save_pretrained(d/'tiny')
+    tiny_checkpoint(d/'tiny', demo[1])
     (d/'s.yaml').write_text(f'models: [{d}/tiny]\nrecipes: [bf16, "uniform:MXFP4", head, tail, "random:1", "ours:fast"]\nbudgets: [4.5, 5]\ntasks: []\nsamples: 2\nlength: 32\ntext_samples: 2\n')
     r = mpq('study', d/'s.yaml', '-o', d/'whole', '--json')
     assert r.returncode == 0, r.stderr[-2000:]
