@@ -105,14 +105,15 @@ def _show(text):
 
 # %% ../nbs/11_cli.ipynb #abd62a1b
 def _meta(model):
-    "The model without weights; None where its configuration cannot be had, which loading it will say better."
+    "The model without weights; None where its configuration cannot be read, which loading it will say better."
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-    from mpq_nb.models import cache_dir
+    from mpq_nb.models import cache_dir, check_hub
     from mpq_nb.study import CONFIGS, meta_model
     p = cache_dir()/'SmolLM2-135M-Instruct' if model == 'demo' else Path(model).expanduser()
+    if model in CONFIGS: return meta_model(model)
+    if not p.exists() and model != 'demo': check_hub(model)
     try:
-        if model in CONFIGS: return meta_model(model)
         if p.suffix == '.gguf': config = AutoConfig.from_pretrained(p.parent, gguf_file=p.name)
         else: config = AutoConfig.from_pretrained(p if p.is_dir() else model)
         if getattr(config, 'quantization_config', None): return None
@@ -401,7 +402,11 @@ def _candidate(m, tok, toks, recipe, against, dtype):
     from mpq_nb import allocation as A, evaluation as E, models, quantization as Q
     from mpq_nb.schemes import InputError
     if recipe and against: raise InputError('give --recipe or --against, not both.')
-    if not against: return Q.quantized(m, A.Recipe.load(recipe)) if recipe else nullcontext(m), None
+    if recipe:
+        r = A.Recipe.load(recipe)
+        r.check(models.layers(m, r.has_head), models.fingerprint(m))
+        return Q.quantized(m, r), None
+    if not against: return nullcontext(m), None
     c, other = Q.reload(against, dtype)
     vocab, sizes = E.shared_vocab(tok, other, toks), [x.config.get_text_config().vocab_size for x in (m, c)]
     return nullcontext(c), vocab if sizes[0] != sizes[1] else None
@@ -554,6 +559,7 @@ def reproduce(file: str, # Scores, a recipe or an evaluation, written by mpq
              ):
     "Make a file again by the command that made it, and compare the two."
     from mpq_nb.allocation import Recipe
+    from mpq_nb.calibration import written_again
     path = Path(file)
     ran = _origin(path)
     differ = [f'{k} was {v} and is {now}' for k, v in ran['versions'].items() if (now := _versions().get(k)) != v]
@@ -561,7 +567,7 @@ def reproduce(file: str, # Scores, a recipe or an evaluation, written by mpq
     with tempfile.TemporaryDirectory() as d:
         recipe = path.suffix == '.json' and ran['command'] == 'score' and Recipe.load(path)
         if recipe: _check_again(recipe)
-        new = _again(ran, Path(d)/('scores.safetensors' if recipe else path.name))
+        with written_again(): new = _again(ran, Path(d)/('scores.safetensors' if recipe else path.name))
         if recipe: new = _recipe_again(recipe, new, Path(d)/path.name)
         same, says = _compared(path, new)
     return dict(text=f"{file}: {'identical' if same else says}", file=file, identical=same, difference=says, versions=differ, status=int(not same))

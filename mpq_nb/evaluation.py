@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .calibration import Tokens, as_tokens, check_batch, tokens
 from . import __version__
-from .models import Checkpoint, atomic, cache_dir, identity
+from .models import Checkpoint, atomic, cache_dir, hooked, identity
 from .schemes import InputError, check_finite, unknown
 from .sensitivity import _markdown, predictions
 
@@ -94,7 +94,7 @@ def _room(folder, need):
 # %% ../nbs/06_evaluation.ipynb #f8748da2
 def _reference_path(model, toks):
     "Where the reference of a model and tokens lies; None for a model whose hooks no fingerprint covers."
-    if any(m._forward_pre_hooks or m._forward_hooks for m in model.modules()): return None
+    if hooked(model): return None
     about = f'{identity(model)}-{toks.fingerprint}'
     (folder := cache_dir()/'references').mkdir(parents=True, exist_ok=True)
     return folder/f'{about}.npy'
@@ -123,15 +123,23 @@ def reference(model,          # The unquantized model
             if hasattr(os, 'posix_fallocate'):     # a disk that is full says so now, and not by killing the process later
                 with tmp.open('r+b') as f: os.posix_fallocate(f.fileno(), 0, tmp.stat().st_size)
             _fill(out, model, toks.ids, batch)
+            out.flush()
+            with tmp.open('ab') as f: f.write(_sha(out))
     os.utime(path)
     return Reference(np.load(path, mmap_mode='r', allow_pickle=False), toks)
 
 # %% ../nbs/06_evaluation.ipynb #212ec6d7
 def _is_whole(path, shape):
-    "Is there a reference of this shape, all of it?"
+    "Is there a reference of this shape, as it was written?"
     if not path.is_file(): return False
-    try: return np.load(path, mmap_mode='r', allow_pickle=False).shape == shape
+    try: a = np.load(path, mmap_mode='r', allow_pickle=False)
     except (ValueError, OSError, EOFError): return False
+    with path.open('rb') as f: f.seek(-32, 2); return a.shape == shape and f.read() == _sha(a)
+
+def _sha(a):
+    h = hashlib.sha256()
+    for part in a: h.update(np.ascontiguousarray(part))
+    return h.digest()
 
 # %% ../nbs/06_evaluation.ipynb #8548ac9e
 @dataclass(frozen=True, eq=False)

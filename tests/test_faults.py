@@ -9,13 +9,16 @@
 | another model, other tokens, another version | refused, with the difference named |
 | two processes in one run | the second one is told who the first is; a dead one's lock is none |
 | no memory in one cell | recorded as that cell's error; the others go on |
+| a clock that is set back | nothing that is computed or kept depends on it |
+| a hub that never answers | one line that says so, after one try; nothing is left behind |
+| a kept reference or text of another content | not used: made again (nbs/02 and nbs/06 hold it to that) |
 """
-import os, random, signal, subprocess, sys
+import itertools, os, random, signal, socket, subprocess, sys
 from unittest import mock
 
 import pytest
 import torch
-from conftest import tiny_checkpoint
+from conftest import mpq, tiny_checkpoint
 
 from mpq_nb.models import Checkpoint, owned, tiny_model
 from mpq_nb.schemes import InputError
@@ -126,3 +129,20 @@ def test_no_memory_in_one_cell_is_that_cells_error(study, tmp_path):
     assert ['error' in r for r in rows] == [False, False, True, False] and 'MemoryError' in rows[2]['error']
     S.run(st, tmp_path/'run', resume=True)
     assert (tmp_path/'run/results.jsonl').read_text() == whole
+
+
+def test_a_clock_set_back_changes_nothing(study, tmp_path):
+    from mpq_nb.study import run
+    st, whole = study
+    back = itertools.count(2e9, -3600)
+    with mock.patch('time.time', lambda: next(back)):
+        with full(4), pytest.raises(InputError): run(st, tmp_path/'run')
+        run(st, tmp_path/'run', resume=True)
+    assert (tmp_path/'run/results.jsonl').read_text() == whole
+
+
+def test_a_hub_that_never_answers_ends_in_one_line(tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as s:       # connections are taken, and that is all
+        r = mpq('score', 'some/model', '-o', tmp_path/'s.safetensors', HF_ENDPOINT=f'http://127.0.0.1:{s.getsockname()[1]}', HF_HUB_ETAG_TIMEOUT='1', HF_HUB_OFFLINE='0', HF_HOME=str(tmp_path/'hf'), timeout=50)
+    assert r.returncode == 2 and r.stderr.strip().splitlines()[-1].startswith("mpq: error: cannot load model 'some/model'"), r.stderr
+    assert 'Traceback' not in r.stderr and not list(tmp_path.glob('s.*'))
