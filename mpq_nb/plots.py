@@ -16,12 +16,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from .calibration import as_tokens
-from .evaluation import TaskResults
+from .evaluation import TaskResults, paired_tasks
 from .schemes import InputError, bits
 
 # %% ../nbs/08_plots.ipynb #36d2831d
 def _plain(text): return ' '.join(str(text).split()).replace('$', r'\$')   # a name is not a formula
 
+# %% ../nbs/08_plots.ipynb #9d6ca7a2
 def short(kind: str) -> str: # A layer's name within its block
     "Without the name of the module that it sits in: `down_proj`; of layers that share a format, `gate_proj + up_proj`."
     return ' + '.join(k.rpartition('.')[2] for k in kind.split(' + '))
@@ -33,6 +34,7 @@ def _grid(scores, name):
     t = f.pivot(index='layer', columns='block', values='per').where(lambda t: t > 0)
     return t.loc[list(dict.fromkeys(f['layer']))]
 
+# %% ../nbs/08_plots.ipynb #872882e6
 def _map(t, name, norm, ax):
     "One panel; returns the image."
     im = ax.imshow(t.to_numpy(), norm=norm, aspect='auto', cmap='viridis', interpolation='nearest', extent=(t.columns[0] - .5, t.columns[-1] + .5, len(t) - .5, -.5))
@@ -98,12 +100,14 @@ def _strip(recipe):
     t = f.pivot(index='kind', columns='block', values='scheme')
     return t.loc[list(dict.fromkeys(f.kind))]
 
+# %% ../nbs/08_plots.ipynb #bfcdb7ea
 def _said(t, top):
     "The finding: to what kind of layer the largest format went most."
     share = (t == top).sum(axis=1)
     if share.sum() in (0, t.notna().sum().sum()): return f'{top} everywhere' if share.sum() else 'one format everywhere'
     return f'{top} went most to {_plain(short(share.idxmax()))}: {share.max()} of {t.loc[share.idxmax()].notna().sum()}'
 
+# %% ../nbs/08_plots.ipynb #9e562ce3
 def plot_recipe(recipe,       # `Recipe`
                 against=None, # Another one of the same model, to mark where they differ
                 ax=None,      # Axes to draw on
@@ -129,6 +133,7 @@ def plot_recipe(recipe,       # `Recipe`
 # %% ../nbs/08_plots.ipynb #dc4f787a
 def _size(recipe, unit): return {'bits': recipe.bits, 'bpw': recipe.bpw, 'gib': recipe.nbytes/2**30}[unit]
 
+# %% ../nbs/08_plots.ipynb #1a6cec0c
 def _points(evaluations, unit, ax):
     "Measured recipes with two standard errors; a mark for every kind."
     seen = set()
@@ -174,6 +179,7 @@ def _quote(ax, worst, width=70):
         texts = [TextArea(_plain(t), textprops=dict(fontsize=8) | p) for t, p in ((f'{r.KL:5.2f} nats', dict(color='#888888')), ('…' + before[-width:].lstrip('…'), {}), (came[:24] or '␣', dict(color='#D55E00', fontweight='bold')))]
         ax.add_artist(AnnotationBbox(HPacker(children=texts, pad=0, sep=5, align='baseline'), (0, 0), xybox=(-30, -72 - 14*i), xycoords='axes fraction', boxcoords='offset points', box_alignment=(0, 1), frameon=False, annotation_clip=False))
 
+# %% ../nbs/08_plots.ipynb #5d0ae893
 def plot_divergence(evaluation,  # `Evaluation`, or what its `where` gives
                     by: str = 'confidence', # or `"position"`
                     ax=None,     # Axes to draw on
@@ -215,16 +221,26 @@ def _value(r, what):
     "(value, standard error) of a finished row."
     return TaskResults.fromdict(r['tasks']).accuracy() if what == 'accuracy' else (r['kl'], r['kl_se'])
 
+# %% ../nbs/08_plots.ipynb #f7db5270
 def _lead(rows, what):
     "The finding: by how much ours is ahead of the best other recipe, at the smallest budget at which both are there."
     ours = min((r for r in rows if r['recipe'].startswith('ours')), key=lambda r: r['bits'], default=None)
     others = [r for r in rows if ours and r is not ours and r['recipe'] != 'bf16' and r['bits'] in (None, ours['bits']) and not r['recipe'].startswith('ours')]
     if not others: return ''
-    (a, _), (b, name) = _value(ours, what), (max if what == 'accuracy' else min)((_value(r, what)[0], r['recipe']) for r in others)
-    if abs(a - b) < 5e-4: return f"\nat {ours['bits']:g} bits level with {_plain(name)}"
-    by = f'{abs(a - b):.3f} nats' if what == 'KL' else f'{100*abs(a - b):.1f} points'
-    return f"\nat {ours['bits']:g} bits {by} {'ahead of' if (a > b) == (what == 'accuracy') else 'behind'} {_plain(name)}"
+    best = max(others, key=lambda r: _value(r, what)[0] if what == 'accuracy' else -r['kl'])
+    d, se = _ahead(ours, best, what)
+    by = f'{abs(d):.3f} ± {se:.3f} nats' if what == 'KL' else f'{100*abs(d):.1f} ± {100*se:.1f} points'
+    far, name = abs(d) > 1.96*se, _plain(best['recipe'])
+    return f"\nat {ours['bits']:g} bits " + (f"{by} {'ahead of' if d > 0 else 'behind'} {name}" if far else f"≈ {name} ({'+' if d > 0 else '−'}{by})")
 
+def _ahead(a, b, what):
+    "By how much row a is better than row b, and the standard error: over the same questions, or the same sequences."
+    if what == 'accuracy': return paired_tasks(TaskResults.fromdict(a['tasks']), TaskResults.fromdict(b['tasks'])).loc['average', ['difference', 'se']]
+    if 'kl_rows' not in a or 'kl_rows' not in b: return b['kl'] - a['kl'], (a['kl_se']**2 + b['kl_se']**2)**.5
+    d = np.array(b['kl_rows']) - np.array(a['kl_rows'])
+    return d.mean(), d.std(ddof=1)/len(d)**.5 if len(d) > 1 else float('inf')
+
+# %% ../nbs/08_plots.ipynb #d867efc8
 def _dots(rows, what, published, ax):
     "A row per recipe: its value with the 95 % interval, and the published one."
     for y, r in enumerate(rows[::-1]):
