@@ -6,7 +6,7 @@ NBS := $(wildcard nbs/*.ipynb) $(wildcard nbs/tutorials/*.ipynb)
 # A folder that mirrors hub names, for the tests that run benchmark tasks on real rows; without one they are skipped, and say so.
 export MPQ_DATA ?= $(abspath $(wildcard ../shared/hub))
 
-.PHONY: demo test long docs docs-stage quarto style notebooks readme clean
+.PHONY: demo test long docs docs-stage quarto style smoke licences audit notebooks readme clean
 demo: $(STAMP)
 	$(BIN)/mpq demo
 
@@ -36,6 +36,18 @@ docs-stage: $(STAMP)
 # Cell lengths, prose and assertions of the notebooks, against the habits that they are meant to keep.
 style:
 	$(PYTHON) tests/style.py
+
+# The wheel, in an empty environment of each Python named: make smoke PYTHONS="python3.10 python3.13"
+smoke:
+	$(PYTHON) tests/smoke.py $(PYTHONS)
+
+# What pip install brings and under which licences, and whether anything known speaks against the versions that are tested with.
+licences: $(STAMP)
+	$(BIN)/python tests/supply.py
+
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
 
 # Runs every notebook and keeps its outputs; what is committed is what it writes.
 notebooks: $(STAMP)

@@ -7,7 +7,7 @@ __all__ = ['READERS', 'READ', 'Tokens', 'check_batch', 'as_tokens', 'bos_ids', '
 
 # %% ../nbs/02_calibration.ipynb #b92ea909
 import hashlib, json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
+from . import __version__
 from .models import atomic, cache_dir, digest, hooked, identity, streamed
 from .schemes import InputError, unknown
 
@@ -156,16 +157,20 @@ def sample(model,          # A decoder from transformers
 # %% ../nbs/02_calibration.ipynb #aef16d15
 def _written(model, *asked):
     "`sample(model, *asked)`, from the cache if it is there."
-    if hooked(model) or not READ.get(): return sample(model, *asked)
-    about = [identity(model), *asked]
-    try:
-        path = cache_dir()/'samples'/f'{digest({}, about)}.safetensors'
-        path.parent.mkdir(exist_ok=True)
-        return _read_ids(path)
-    except (OSError, SafetensorError, KeyError, ValueError): ids = sample(model, *asked)
-    try: _keep(path, ids)
-    except (OSError, InputError): pass
+    path = None if hooked(model) else _kept_path([identity(model), __version__, *asked])
+    with suppress(OSError, SafetensorError, KeyError, ValueError):
+        if path and READ.get(): return _read_ids(path)
+    ids = sample(model, *asked)
+    with suppress(OSError, InputError):
+        if path: _keep(path, ids)
     return ids
+
+def _kept_path(about):
+    "Where a text lies; None where there is no folder to keep anything in."
+    try:
+        (folder := cache_dir()/'samples').mkdir(exist_ok=True)
+        return folder/f'{digest({}, about)}.safetensors'
+    except (OSError, RuntimeError): return None
 
 READ = ContextVar('read', default=True)
 
@@ -208,7 +213,7 @@ def tokens(source: str = 'self', # `"self"`, a file (.txt, .jsonl, .parquet), or
     if source == 'self':
         if model is None: raise InputError("tokens('self') samples from the model, so it needs one: tokens('self', tokenizer, model).")
         if streamed(model): raise InputError('the model is streamed, and sampling from it would read all its weights for every token; give a text to calibrate on, a file or a hub data set.')
-        ids = _written(model, n, length, seed, bos_ids(tokenizer), tokenizer.all_special_ids)
+        ids = _written(model, int(n), int(length), int(seed), bos_ids(tokenizer), tokenizer.all_special_ids)
         return as_tokens(Tokens(ids, f'self, seed {seed}'), model)
     if path.is_dir(): raise InputError(f"'{source}' is a folder; give a file in it.")
     texts = _file_texts(path) if path.is_file() else _no_file(source) if path.suffix in READERS else _hub_texts(source)

@@ -112,10 +112,10 @@ def _meta(model):
     from mpq_nb.study import CONFIGS, meta_model
     p = cache_dir()/'SmolLM2-135M-Instruct' if model == 'demo' else Path(model).expanduser()
     if model in CONFIGS: return meta_model(model)
-    if not p.exists() and model != 'demo': check_hub(model)
     try:
+        asked = {} if p.exists() or model == 'demo' else check_hub(model)
         if p.suffix == '.gguf': config = AutoConfig.from_pretrained(p.parent, gguf_file=p.name)
-        else: config = AutoConfig.from_pretrained(p if p.is_dir() else model)
+        else: config = AutoConfig.from_pretrained(p if p.is_dir() else model, **asked)
         if getattr(config, 'quantization_config', None): return None
         with torch.device('meta'): return AutoModelForCausalLM.from_config(config)
     except Exception: return None     # whatever is wrong with it: this is only a forecast

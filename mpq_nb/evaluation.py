@@ -116,7 +116,7 @@ def reference(model,          # The unquantized model
     if not path:
         _fill(out := np.empty(shape, np.float16), model, toks.ids, batch)
         return Reference(out, toks)
-    if not _is_whole(path, shape):
+    if (kept := _whole(path, shape)) is None:
         _room(path.parent, 2*math.prod(shape))
         with atomic(path) as tmp:
             out = np.lib.format.open_memmap(tmp, 'w+', np.float16, shape)
@@ -124,17 +124,19 @@ def reference(model,          # The unquantized model
                 with tmp.open('r+b') as f: os.posix_fallocate(f.fileno(), 0, tmp.stat().st_size)
             _fill(out, model, toks.ids, batch)
             out.flush()
-            with tmp.open('ab') as f: f.write(_sha(out))
-    os.utime(path)
-    return Reference(np.load(path, mmap_mode='r', allow_pickle=False), toks)
+            with tmp.open('r+b') as f: f.seek(0, 2); f.write(_sha(out))
+        kept = np.load(path, mmap_mode='r', allow_pickle=False)
+    return Reference(kept, toks)
 
 # %% ../nbs/06_evaluation.ipynb #212ec6d7
-def _is_whole(path, shape):
-    "Is there a reference of this shape, as it was written?"
-    if not path.is_file(): return False
-    try: a = np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError): return False
-    with path.open('rb') as f: f.seek(-32, 2); return a.shape == shape and f.read() == _sha(a)
+def _whole(path, shape):
+    "The reference of this shape, as it was written; or None."
+    try:
+        os.utime(path)                                           # read now, and so not among those that make room
+        a = np.load(path, mmap_mode='r', allow_pickle=False)
+        with path.open('rb') as f: f.seek(-32, 2); sha = f.read()
+    except Exception: return None                                # a damaged header is whatever numpy makes of it
+    return a if a.shape == shape and a.dtype == np.float16 and a.flags.c_contiguous and _sha(a) == sha else None
 
 def _sha(a):
     h = hashlib.sha256()

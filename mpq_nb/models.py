@@ -167,14 +167,21 @@ def fingerprint(model: nn.Module, # A decoder from transformers
 # %% ../nbs/01_models.ipynb #ffdd0d78
 def identity(model, # A decoder from transformers
             ) -> str:
-    "What a model's predictions depend on, to the last bit."
+    "By what two models are told apart whose predictions may differ."
     from importlib.metadata import version
-    rest = {k: v for k, v in model.config.to_dict().items() if k not in ('_name_or_path', 'transformers_version')}
+    rest = {k: v for k, v in model.config.to_dict().items() if k not in ('_name_or_path', 'transformers_version')} | dict(attention=model.config._attn_implementation)
     recipe = getattr(model, '_mpq_recipe', None)
     h = hashlib.sha256(json.dumps([rest, recipe and recipe.schemes, *map(version, ('torch', 'transformers'))], sort_keys=True, default=str).encode())
     for n, b in model.named_buffers():      # packed weights are buffers
         if b.device.type != 'meta': h.update(f'{n}{tuple(b.shape)}'.encode() + b.detach().flatten()[::(b.numel() // 256) | 1].cpu().to(torch.float64).numpy().tobytes())
+    for p in model.parameters():
+        if not p.is_meta: h.update(_sums(p.detach()))
     return '-'.join(map(str, (fingerprint(model), h.hexdigest()[:8], model.dtype, model.device.type))).replace('torch.', '')
+
+def _sums(p):
+    "The sum of every row's bits, taken as whole numbers."
+    x = p.contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[p.element_size()])
+    return x.reshape(-1, x.shape[-1] if x.ndim else 1).sum(-1, dtype=torch.int64).cpu().numpy().tobytes()
 
 # %% ../nbs/01_models.ipynb #9bf6f41e
 def hooked(model) -> bool: # A decoder from transformers
@@ -291,16 +298,20 @@ def _check_folder(folder):
         raise InputError(f"folder '{folder}' has a model but no tokenizer; save the model's tokenizer into it with tokenizer.save_pretrained('{folder}').")
 
 # %% ../nbs/01_models.ipynb #3661e7b8
-def check_hub(name: str): # Of a model
+def check_hub(name: str, # Of a model
+             ) -> dict:   # What transformers has to be told: to keep to the hub's cache here where the hub does not answer
     "Raise `InputError` unless the hub, or what was kept of it, has a model of that name."
     if name.endswith('.gguf') or name[:1] in './~': raise InputError(f"there is no model at '{name}': no such file or folder.")
     try:
-        if isinstance(try_to_load_from_cache(name, 'config.json'), str): return
+        kept = isinstance(try_to_load_from_cache(name, 'config.json'), str)
         get_hf_file_metadata(hf_hub_url(name, 'config.json'))
-    except (HfHubHTTPError, HFValidationError): pass      # it answers, or need not; what is wrong is put best below
-    except Exception as e: raise _cannot_load(name, f"{hub.ENDPOINT} does not answer ({str(e).splitlines()[0] if str(e) else type(e).__name__}), and nothing of that name is in the hub's cache here.") from e
+    except Exception as e:
+        answers = isinstance(e, HFValidationError) or isinstance(e, HfHubHTTPError) and e.response.status_code not in (429, *range(500, 600))
+        if not answers and kept: return dict(local_files_only=True)
+        if not answers: raise _cannot_load(name, f"{hub.ENDPOINT} does not answer ({(str(e).splitlines() or [type(e).__name__])[0]}), and nothing of that name is in the hub's cache here.") from e
     try: cached_file(name, 'config.json')
-    except (OSError, ValueError) as e: raise _cannot_load(name, e) from e
+    except Exception as e: raise _cannot_load(name, e) from e      # the client of the hub has errors of every type
+    return {}
 
 # %% ../nbs/01_models.ipynb #ab0fb382
 def _cannot_load(name, e):
@@ -312,7 +323,7 @@ def _from_pretrained(source, dtype, trust_remote_code, **kw):
     "Tokenizer and model by transformers' own loaders; its errors, which run over many lines, become one."
     name = f"{source}/{kw['gguf_file']}" if 'gguf_file' in kw else source
     try:
-        tok = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **{k: v for k, v in kw.items() if k == 'gguf_file'})
+        tok = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **{k: v for k, v in kw.items() if k in ('gguf_file', 'local_files_only')})
         model, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **kw)
     except Exception as e: raise _cannot_load(name, e) from e   # a broken checkpoint raises whatever the reader of the broken part does
     _unpack(model)
@@ -347,10 +358,10 @@ def _load_gguf(path, dtype, trust_remote_code):
                             gguf_file=path.name, quantization_config=GgufConfig(dequantize=True))
 
 # %% ../nbs/01_models.ipynb #67002ac5
-def _from_disk(source, dtype, device, trust_remote_code):
+def _from_disk(source, dtype, device, trust_remote_code, **kw):
     "For transformers: the dtype, and a device map that leaves the decoder blocks on the disk."
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **kw)
         with torch.device('meta'): model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except Exception as e: raise InputError(f"cannot read the config of '{source}': {(str(e).strip().splitlines() or [type(e).__name__])[0][:300]}") from e
     if getattr(config, 'quantization_config', None): raise InputError(f"'{source}' is packed ({config.quantization_config.get('quant_method', 'some format')}), and its weights can't be fetched layer by layer; load it without stream.")
@@ -388,11 +399,10 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
         if stream: raise InputError(f"'{gguf}' is a GGUF file, which is read whole; only models in safetensors can be streamed.")
         model, tok = _load_gguf(gguf, dtype, trust_remote_code)
     else:
-        if path.is_dir(): _check_folder(path)
-        else: check_hub(str(source))
-        name, kw = (str(path), _reader(path)) if path.is_dir() else (str(source), {})
-        if stream: dtype, kw = _from_disk(name, dtype, device, trust_remote_code)
-        model, tok = _from_pretrained(name, dtype, trust_remote_code, **kw)
+        if path.is_dir(): _check_folder(path); name, asked, kw = str(path), {}, _reader(path)
+        else: name, asked, kw = str(source), check_hub(str(source)), {}
+        if stream: dtype, kw = _from_disk(name, dtype, device, trust_remote_code, **asked)
+        model, tok = _from_pretrained(name, dtype, trust_remote_code, **asked, **kw)
     if (path/FAKE).is_file(): quantize_activations(model, _fake_schemes(path/FAKE, layers(model)))
     model = model.eval().requires_grad_(False)
     if stream: return model, tok

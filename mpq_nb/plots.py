@@ -14,6 +14,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from scipy.stats import sem, ttest_rel
 
 from .calibration import as_tokens
 from .evaluation import TaskResults, paired_tasks
@@ -226,19 +227,22 @@ def _lead(rows, what):
     "The finding: by how much ours is ahead of the best other recipe, at the smallest budget at which both are there."
     ours = min((r for r in rows if r['recipe'].startswith('ours')), key=lambda r: r['bits'], default=None)
     others = [r for r in rows if ours and r is not ours and r['recipe'] != 'bf16' and r['bits'] in (None, ours['bits']) and not r['recipe'].startswith('ours')]
-    if not others: return ''
+    if not others or not np.isfinite([_value(r, what)[0] for r in (ours, *others)]).all(): return ''
     best = max(others, key=lambda r: _value(r, what)[0] if what == 'accuracy' else -r['kl'])
-    d, se = _ahead(ours, best, what)
+    try: d, se, far = _ahead(ours, best, what)
+    except InputError: return ''         # they were asked other questions
+    if not np.isfinite(se): return ''    # or only one
     by = f'{abs(d):.3f} ± {se:.3f} nats' if what == 'KL' else f'{100*abs(d):.1f} ± {100*se:.1f} points'
-    far, name = abs(d) > 1.96*se, _plain(best['recipe'])
-    return f"\nat {ours['bits']:g} bits " + (f"{by} {'ahead of' if d > 0 else 'behind'} {name}" if far else f"≈ {name} ({'+' if d > 0 else '−'}{by})")
+    return f"\nat {ours['bits']:g} bits " + (f"{by} {'ahead of' if d > 0 else 'behind'} {_plain(best['recipe'])}" if far else f"≈ {_plain(best['recipe'])} ({'+' if d > 0 else '−'}{by})")
 
 def _ahead(a, b, what):
-    "By how much row a is better than row b, and the standard error: over the same questions, or the same sequences."
-    if what == 'accuracy': return paired_tasks(TaskResults.fromdict(a['tasks']), TaskResults.fromdict(b['tasks'])).loc['average', ['difference', 'se']]
-    if 'kl_rows' not in a or 'kl_rows' not in b: return b['kl'] - a['kl'], (a['kl_se']**2 + b['kl_se']**2)**.5
-    d = np.array(b['kl_rows']) - np.array(a['kl_rows'])
-    return d.mean(), d.std(ddof=1)/len(d)**.5 if len(d) > 1 else float('inf')
+    "By how much row a is better than row b, the standard error over the same questions or sequences, and whether chance would do that once in 20 times at most."
+    if what == 'accuracy':
+        p = paired_tasks(TaskResults.fromdict(a['tasks']), TaskResults.fromdict(b['tasks'])).loc['average']
+        return p.difference, p.se, p.p < .05
+    x, y = (np.array(r.get('kl_rows', ())) for r in (b, a))
+    if len(x) != len(y) or len(x) < 2 or a.get('text') != b.get('text'): raise InputError('these were not judged on the same text.')
+    return (x - y).mean(), sem(x - y), ttest_rel(x, y).pvalue < .05
 
 # %% ../nbs/08_plots.ipynb #d867efc8
 def _dots(rows, what, published, ax):

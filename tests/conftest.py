@@ -17,10 +17,19 @@ def run(*args, cwd=None, timeout=600, **env):
 def mpq(*args, **kw): return run(Path(sys.executable).parent/'mpq', *args, **kw)
 
 
+# What takes minutes begins first, so that at the end no process waits for another.
+LONGEST = ('test_cli', 'test_lm_eval', 'test_serving', '05_', 'serve.ipynb', '03_', '06_', '07_', 'index', '11_', 'test_study')
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda i: next((k for k, n in enumerate(LONGEST) if n in i.nodeid), len(LONGEST)))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     "A file's tests share what they make, so one process runs them; notebooks go wherever there is room."
     from xdist.scheduler import LoadScopeScheduling
+    config.option.loadscopereorder = False
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid): return nodeid if 'test_notebook_runs' in nodeid else nodeid.partition('::')[0]
     return ByFile(config, log)

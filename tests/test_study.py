@@ -1,10 +1,11 @@
 "A study survives being killed, gives the same file on a cluster, and plans without weights or network."
-import json, random, signal, subprocess, sys, time
+import json, os, random, signal, subprocess, sys, threading, time
 from pathlib import Path
 import pytest
 from conftest import mpq, tiny_checkpoint
 
 MPQ = Path(sys.executable).parent/'mpq'
+os.environ['OMP_NUM_THREADS'] = '1'      # as Ray's workers have it: the order of a sum depends on the number of threads
 
 
 @pytest.fixture(scope='module')
@@ -40,21 +41,27 @@ def test_killed_and_resumed(study):
 
 @pytest.mark.timeout(600)
 def test_ray_cluster_of_two(study):
+    "The same file as in one process, though a worker is lost in the middle of a cell."
     ray = pytest.importorskip('ray')
+    import psutil
     from ray.cluster_utils import Cluster
     from mpq_nb.study import Study, run
-    cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1))
+    cluster, lost = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1)), []
+    def lose_one():
+        while not lost:
+            time.sleep(.05)
+            for p in psutil.process_iter(['cmdline']):
+                if (p.info['cmdline'] or [''])[0].startswith('ray::cell') and not lost: p.kill(); lost.append(p.pid)
     try:
         cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False)
         assert len([n for n in ray.nodes() if n['Alive']]) == 2
+        threading.Thread(target=lose_one, daemon=True).start()
         run(Study.load(study/'s.yaml'), study/'ray', ray=cluster.address)
     finally:
         ray.shutdown()
         cluster.shutdown()
-    got, want = ([json.loads(l) for l in (study/d/'results.jsonl').read_text().splitlines()] for d in ('ray', 'whole'))
-    assert [(r['key'], r.get('layers')) for r in got] == [(r['key'], r.get('layers')) for r in want]
-    for a, b in zip(got, want): assert a['kl'] == pytest.approx(b['kl'], rel=1e-3)
+    assert lost and (study/'ray/results.jsonl').read_text() == (study/'whole/results.jsonl').read_text()
 
 
 def test_plans_need_no_network(monkeypatch):
