@@ -404,10 +404,10 @@ def _run(study, out, data, resume, ray):
 
 # %% ../nbs/10_study.ipynb #833feb1b
 def published(row): # A finished row
-    "The published average for this model, recipe, budget and these formats; None if there is none."
+    "The published average for this model, recipe (AutoScheme's for `ours`, as it is called there, and for `auto_scheme`), budget and these formats; None if there is none."
     formats = (['W2A16', 'W4A16'], 'auto_round') if row['bits'] == 3 else (['MXFP4', 'MXFP8'], 'fake')
     fits = row['recipe'] == 'bf16' or (row.get('schemes'), row.get('format')) == formats
-    return PUBLISHED.get((row['model'], row['recipe'], row['bits'])) if fits else None
+    return PUBLISHED.get((row['model'], row['recipe'].replace('auto_scheme', 'ours'), row['bits'])) if fits else None
 
 # %% ../nbs/10_study.ipynb #c65ffc8e
 def _accuracy(r, base):
