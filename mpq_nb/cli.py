@@ -71,7 +71,6 @@ def _time(s):
 ASCII = {'±': '+/-', '×': 'x', '≈': '~', '…': '...', '–': '-', '−': '-', '·': '-', '’': "'", '‖': '||', '⏎': ' ', '→': '->', '│': '|'}
 codecs.register_error('mpq_ascii', lambda e: (''.join(ASCII.get(c, '?') for c in e.object[e.start:e.end]), e.end))
 
-# %% ../nbs/11_cli.ipynb #3105da5d
 def _streams():
     "No text may be too much for a terminal's encoding, and no progress bar goes into a pipe."
     for s in (sys.stdout, sys.stderr):
@@ -137,7 +136,6 @@ def _memory(model, samples, length, dtype='auto', verify=False, stream=False):
 # %% ../nbs/11_cli.ipynb #ac22f88a
 def _left(out): return Path(f'{out}.partial')
 
-# %% ../nbs/11_cli.ipynb #a2899c3f
 def _check_left(out, resume):
     "Raise where an interrupted run left something and it is not to be resumed."
     from mpq_nb.schemes import InputError
@@ -173,6 +171,14 @@ def _ran(command, args):
     "What was asked for, as it is kept in the command's output."
     return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume')}, versions=_versions())
 
+# %% ../nbs/11_cli.ipynb #79a4ca64
+def _check_scoring(method, groups, calibration, stream):
+    "Raise for a scoring that is not possible, whatever the model."
+    from mpq_nb import models, schemes as S, sensitivity
+    if method not in sensitivity.METHODS: raise S.unknown('method', method, sensitivity.METHODS)
+    if groups not in models.GROUPS: raise S.unknown('grouping', groups, models.GROUPS)
+    if stream and calibration == 'self': raise S.InputError('--stream needs a --calibration text: sampling from the model would read all its weights for every token.')
+
 # %% ../nbs/11_cli.ipynb #a277c004
 def score(model: str,                # Name on the hub, folder, .gguf file, or demo
           schemes: str = 'MXFP4,MXFP8', # Formats to choose among later, separated by commas, such as W2A16,W4A16G64,BF16; an unknown name lists all
@@ -191,12 +197,10 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
          ):
     "Measure how much each layer hurts in each number format."
     ran = _ran('score', locals())
-    from mpq_nb import calibration as C, models, schemes as S, sensitivity
+    from mpq_nb import calibration as C, models, sensitivity
     names, out = sensitivity._check_schemes(schemes), str(models.check_out(out))
     C.check_batch(batch); C.check_block(samples, length, seed); _check_left(out, resume)
-    if method not in sensitivity.METHODS: raise S.unknown('method', method, sensitivity.METHODS)
-    if groups not in models.GROUPS: raise S.unknown('grouping', groups, models.GROUPS)
-    if stream and calibration == 'self': raise S.InputError('--stream needs a --calibration text: sampling from the model would read all its weights for every token.')
+    _check_scoring(method, groups, calibration, stream)
     _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{_memory(model, samples, length, dtype, stream=stream)}')
     m, tok = models.load(model, dtype, stream=stream)
     toks = C.tokens(calibration, tok, m, samples, length, seed)
@@ -220,6 +224,29 @@ def _choose(s, by, budget):
     if kind not in makers: raise S.unknown('kind of recipe', by, ('ours', 'head', 'tail', 'uniform:NAME', 'random:SEED'))
     return makers[kind]()
 
+# %% ../nbs/11_cli.ipynb #47456940
+def _load_scores(scores, schemes, groups, out):
+    "The scores to choose from, and the name of the file to write, which can be written."
+    from mpq_nb.models import check_out
+    from mpq_nb.schemes import InputError
+    from mpq_nb.sensitivity import Scores, _check_schemes
+    s, out = Scores.load(scores), str(check_out(out))
+    if Path(out).resolve() == Path(scores).resolve(): raise InputError(f"-o {out} is the scores file itself, which would be lost; give another name.")
+    if schemes: s = s.select(_check_schemes(schemes))
+    if groups: s = s.regroup(groups)
+    return s, out
+
+# %% ../nbs/11_cli.ipynb #ec5fa661
+def _conditions(fixed, at_least, engine, by, refine, minutes, resume, out):
+    "What the recipe has to keep to beside its budget, as `allocate` takes it; raises where options do not go together."
+    from mpq_nb.schemes import InputError
+    rules = {k: v for k, v in dict(fixed=_rules(fixed, '--fixed'), at_least=_rules(at_least, '--at-least')).items() if v}
+    if (minutes is not None or resume) and not refine: raise InputError(f"--{'minutes' if minutes is not None else 'resume'} is for --refine.")
+    if refine: _check_left(out, resume)
+    if engine: rules['engine'] = engine
+    if by != 'ours' and (rules or refine): raise InputError(f'--fixed, --at-least, --engine and --refine are for --by ours, not {by}.')
+    return rules
+
 # %% ../nbs/11_cli.ipynb #a959ea38
 def allocate(scores: str,         # File written by mpq score
              bits: float = None,  # Budget: payload bits per quantizable weight
@@ -240,18 +267,8 @@ def allocate(scores: str,         # File written by mpq score
              out: str = 'recipe.json', # File to write
             ):
     "Solve for the best format of each layer within a budget."
-    from mpq_nb import schemes as S
-    from mpq_nb.models import check_out
-    from mpq_nb.sensitivity import Scores, _check_schemes
-    s, out = Scores.load(scores), str(check_out(out))
-    if Path(out).resolve() == Path(scores).resolve(): raise S.InputError(f"-o {out} is the scores file itself, which would be lost; give another name.")
-    if schemes: s = s.select(_check_schemes(schemes))
-    if groups: s = s.regroup(groups)
-    rules = {k: v for k, v in dict(fixed=_rules(fixed, '--fixed'), at_least=_rules(at_least, '--at-least')).items() if v}
-    if (minutes is not None or resume) and not refine: raise S.InputError(f"--{'minutes' if minutes is not None else 'resume'} is for --refine.")
-    if refine: _check_left(out, resume)
-    if engine: rules['engine'] = engine
-    if by != 'ours' and (rules or refine): raise S.InputError(f'--fixed, --at-least, --engine and --refine are for --by ours, not {by}.')
+    s, out = _load_scores(scores, schemes, groups, out)
+    rules = _conditions(fixed, at_least, engine, by, refine, minutes, resume, out)
     r = _choose(s, by, _budget(bits, bpw, gib, fit, context, contexts) | rules)
     with _state(out) if refine else nullcontext() as state:
         if refine: r = _refined(s, r, minutes, state)
@@ -344,6 +361,41 @@ def _proof(v):
              f"{v['kl_original']:.3f} ± {v['kl_original_se']:.3f} nats from the original")
     return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}"
 
+# %% ../nbs/11_cli.ipynb #8702cbb3
+def _planned(recipe, budget, format, engine, out, overwrite, resume):
+    "Whether an interrupted run had begun to write, and the engine to serve; raises for what can be known to fail before the model is loaded."
+    from mpq_nb import quantization as Q, schemes as S
+    if format not in (*Q.FORMATS, 'fake'): raise S.unknown('format', format, (*Q.FORMATS, 'fake'))
+    written = resume and _left(out).exists() and (Path(out)/'recipe.json').is_file()
+    Q._new_folder(out, overwrite or written); _check_left(out, resume)
+    _check_recipe(recipe, budget, format)
+    return written, _engine(engine, recipe, format)
+
+# %% ../nbs/11_cli.ipynb #1ace74f7
+def _write_once(m, tok, r, out, format, overwrite, tune, written, state):
+    "Write the checkpoint of this model, unless an interrupted run had finished it."
+    from mpq_nb import models
+    r.check(models.layers(m, r.has_head), models.fingerprint(m))
+    state.of('writing', model=models.identity(m), recipe=r.schemes, format=format, tune=tune)
+    if written and 'written' in state.steps: return
+    _say(f'writing {r!r} as {format} to {out}: {_room(r, m, format)}')
+    proof = _write(m, tok, r, out, format, overwrite or written, tune)
+    state.once('written', lambda: proof); state.write()
+
+# %% ../nbs/11_cli.ipynb #b6cced5c
+def _read_back(model, r, out, dtype, state):
+    "Compare what was written with the model and the recipe."
+    from mpq_nb import models, quantization as Q
+    _say('reading it back in a process of its own')
+    return Q.verify(out, models.load(model, dtype)[0], r, state.steps['written']['ids'])      # the first one is used up
+
+def _wrote(model, r, v, format, out):
+    "What `mpq quantize` returns; `v` is what reading the checkpoint back showed, None for a simulated one."
+    from mpq_nb import quantization as Q
+    if v is None: return dict(text=f'wrote {out}; next: mpq evaluate {model} --against {out}', out=out, **_counts(r))
+    served = '\n'.join(f'{s!r}' for s in Q._served_by(r, format).values())
+    return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\n{served}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
+
 # %% ../nbs/11_cli.ipynb #03807650
 def quantize(model: str,              # Name on the hub, folder, .gguf file, or demo
              recipe: str = None,      # File written by mpq allocate; or give a budget and it is made on the way
@@ -364,29 +416,17 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              out: str = 'quantized',  # Folder to write
             ):
     "Write the quantized checkpoint of a recipe, and prove that it loads again."
-    from mpq_nb import models, quantization as Q, schemes as S
-    if format not in (*Q.FORMATS, 'fake'): raise S.unknown('format', format, (*Q.FORMATS, 'fake'))
-    written = resume and _left(out).exists() and (Path(out)/'recipe.json').is_file()
-    Q._new_folder(out, overwrite or written); _check_left(out, resume)
+    from mpq_nb import models, quantization as Q
     budget = _budget(bits, bpw, gib, fit, context, contexts)
-    _check_recipe(recipe, budget, format)
-    engine = _engine(engine, recipe, format)
+    written, engine = _planned(recipe, budget, format, engine, out, overwrite, resume)
     _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_memory(model, 0 if recipe else 32, 256, dtype, format != 'fake')}")
     m, tok = models.load(model, dtype)
     if format != 'fake': Q.FORMATS[format].check(m, tok)
     with _state(out) as state:
         r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, state, dtype)
-        r.check(models.layers(m, r.has_head), models.fingerprint(m))
-        state.of('writing', model=models.identity(m), recipe=r.schemes, format=format, tune=tune)
-        if not (written and 'written' in state.steps):
-            _say(f'writing {r!r} as {format} to {out}: {_room(r, m, format)}')
-            proof = _write(m, tok, r, out, format, overwrite or written, tune)
-            state.once('written', lambda: proof); state.write()
-        if format == 'fake': return dict(text=f'wrote {out}; next: mpq evaluate {model} --against {out}', out=out, **_counts(r))
-        _say('reading it back in a process of its own')
-        v = Q.verify(out, models.load(model, dtype)[0], r, state.steps['written']['ids'])      # the first one is used up
-    served = '\n'.join(f'{s!r}' for s in Q._served_by(r, format).values())
-    return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\n{served}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
+        _write_once(m, tok, r, out, format, overwrite, tune, written, state)
+        v = None if format == 'fake' else _read_back(model, r, out, dtype, state)
+    return _wrote(model, r, v, format, out)
 
 # %% ../nbs/11_cli.ipynb #ea0dc1a6
 def _check_unseen(recipe, toks):
@@ -439,6 +479,32 @@ def _write_evaluation(out, model, recipe, against, e, toks, tok, rows, ran):
     d = dict(mpq_evaluation=1, ran=ran, model=model, against=against, **about, **text, **e.summary(), tasks=rows, **_divergence(e, toks, tok, Path(out).stem))
     with atomic(out) as tmp: tmp.write_text(json.dumps(d, indent=1) + '\n', encoding='utf-8')
 
+# %% ../nbs/11_cli.ipynb #26064f81
+def _kept(tasks, out, resume, *asked):
+    "Where an evaluation keeps what is finished; raises for what can be known to fail before the model is loaded."
+    from mpq_nb import evaluation as E, models
+    if tasks: E._check_tasks(tasks)
+    if out: models.check_out(out)
+    left = out or _unnamed(*asked)
+    _check_left(left, resume)
+    return left
+
+# %% ../nbs/11_cli.ipynb #e5fc13b9
+def _judged(m, tok, toks, ref, candidate, vocab, tasks, data, limit, other, state):
+    "The candidate's divergence, and the tasks of the model and, where it is an `other` one, of the candidate."
+    from mpq_nb import evaluation as E
+    results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit, state=state)} if tasks else {}
+    with candidate as c:
+        e = E.evaluate(c, toks, ref, vocab=vocab, state=state)
+        if tasks and other: results['quantized'] = E.lm_eval_tasks(c, tok, tasks, data, limit, state=state)
+    return e, results
+
+# %% ../nbs/11_cli.ipynb #b5a50156
+def _told_evaluation(e, results, model, recipe, out):
+    "What `mpq evaluate` says: the divergence, where it sits, the tasks, and what to type next."
+    said = [repr(e), 'where it sits, by the confidence of the unquantized model:', e.where().round(4), *(_told_tasks(results) if results else [])]
+    return said + [f'wrote {out}; next: mpq report {Path(out).parent}' if out else f'next: mpq quantize {model} {recipe} -o quantized' if recipe else ''][:bool(out or recipe)]
+
 # %% ../nbs/11_cli.ipynb #5f3f6012
 def evaluate(model: str,           # The unquantized model: name on the hub, folder, .gguf file, or demo
              recipe: str = None,   # Judge the simulated model of this recipe …
@@ -457,10 +523,7 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     "Judge a recipe or a checkpoint against the unquantized model: KL, top-1, perplexity, benchmark tasks."
     ran = _ran('evaluate', locals())
     from mpq_nb import evaluation as E, models
-    if tasks: E._check_tasks(tasks)
-    if out: models.check_out(out)
-    left = out or _unnamed(model, recipe, against, text, samples, length, tasks, data, limit, dtype)
-    _check_left(left, resume)
+    left = _kept(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype)
     _say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{_memory(model, samples, length, dtype, stream=stream)}")
     m, tok = models.load(model, dtype, stream=stream)
     toks = E.text_tokens(text, tok, m, samples, length)
@@ -468,15 +531,10 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     if recipe: _check_unseen(recipe, toks)
     _say(f'on {toks!r}: first the unquantized model, then the other')
     ref = E.reference(m, toks)
-    with _state(left) as state:
-        results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit, state=state)} if tasks else {}
-        with candidate as c:
-            e = E.evaluate(c, toks, ref, vocab=vocab, state=state)
-            if tasks and (recipe or against): results['quantized'] = E.lm_eval_tasks(c, tok, tasks, data, limit, state=state)
+    with _state(left) as state: e, results = _judged(m, tok, toks, ref, candidate, vocab, tasks, data, limit, recipe or against, state)
     rows = [dict(model=n) | r for n, t in results.items() for r in t.frame().to_dict('records')]
-    said = [repr(e), 'where it sits, by the confidence of the unquantized model:', e.where().round(4), *(_told_tasks(results) if results else [])]
     if out: _write_evaluation(out, model, recipe, against, e, toks, tok, rows, ran)
-    return dict(text=said + [f'wrote {out}; next: mpq report {Path(out).parent}' if out else f'next: mpq quantize {model} {recipe} -o quantized' if recipe else ''][:bool(out or recipe)], tasks=rows, tokens=toks.fingerprint, **e.summary())
+    return dict(text=_told_evaluation(e, results, model, recipe, out), tasks=rows, tokens=toks.fingerprint, **e.summary())
 
 # %% ../nbs/11_cli.ipynb #d2f1d284
 def study(study: str,            # table1 to table4, or a .yaml file

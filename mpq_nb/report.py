@@ -114,7 +114,6 @@ def _evaluation_row(name, d):
     acc = {f['task']: (f['value'], f['se']) for f in d.get('tasks', []) if f.get('model') == 'quantized' and f['metric'] == 'acc'}
     return dict(label=Path(name).stem, recipe=str(d.get('by') or 'measured'), accuracies=acc, source=name) | {k: d[k] for k in ('model', 'bits', 'payload', 'bpw', 'bytes', 'kl', 'kl_se', 'top1', 'top1_se', 'ppl', 'ppl_se', 'ppl_ratio', 'ppl_ratio_se', 'recipe_file') if k in d}
 
-# %% ../nbs/12_report.ipynb #47cf4829
 def _checkpoint_row(name, v, recipe):
     "The row of a checkpoint that was read back."
     row = dict(label=f'{Path(name).parent.name or "checkpoint"}, as loaded *', recipe=str(recipe.made.get('by', 'by hand')) if recipe else 'measured', accuracies={}, model=recipe.made.get('model_name', 'the model') if recipe else 'the model',
@@ -181,7 +180,6 @@ def facts(rows: dict): # {name: text or FT}; an empty one is left out
     "Names and what they are."
     return Dl(*[x for k, v in rows.items() if v not in (None, '', [], {}) for x in (Dt(k), Dd(v if hasattr(v, '__html__') else str(v)))])
 
-# %% ../nbs/12_report.ipynb #8d643cda
 def command(*lines): # Texts
     "Lines to be copied into a shell."
     return Pre(Code('\n'.join(lines)))
@@ -387,7 +385,6 @@ def _labels(run, model):
 def _differs(r, rival):
     return Details(Summary(f"Where it differs from {rival.made['by']}"), figure(plot_recipe(r, rival), f"A dot marks each layer that has another format in {rival.made['by']} at the same budget."))
 
-# %% ../nbs/12_report.ipynb #351afb86
 def strips(run: Run): # FT, or None
     "The recipes of every model: counts of all, strips of ours."
     out = []
@@ -466,7 +463,6 @@ def measured(run: Run): # FT
 # %% ../nbs/12_report.ipynb #7bee61a7
 def _fence(md): return re.sub(r'^```\w*\n|\n```$', '', md)
 
-# %% ../nbs/12_report.ipynb #524bcc40
 def _serve_checkpoint(where, format, recipe):
     "The commands of a checkpoint's engines."
     file, out = ", gguf_file='model.gguf'" if format == 'gguf' else '', []
@@ -538,7 +534,6 @@ def again(run: Run): # FT
 # %% ../nbs/12_report.ipynb #c5a93575
 TEMPLATE = 'report.ipynb'   # in this package
 
-# %% ../nbs/12_report.ipynb #20e9ca6b
 def _executed(template, folder):
     "The notebook with its outputs; raises `InputError` naming the cell that failed."
     try: nb = read_nb(template)
