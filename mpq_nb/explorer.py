@@ -412,6 +412,7 @@ def _row(self: Explorer, *names):
         if w is self._c['slider']: w.add_class('mpq-fill')
     return box
 
+# %% ../nbs/09_explorer.ipynb #6ead450c
 @patch
 @contextmanager
 def _silently(self: Explorer):
@@ -420,6 +421,7 @@ def _silently(self: Explorer):
     try: yield
     finally: self._quiet = before
 
+# %% ../nbs/09_explorer.ipynb #9b027924
 @patch
 def _begin(self: Explorer, budget):
     "Show a budget; a grouping that cannot be taken apart is the only one offered."
@@ -437,12 +439,14 @@ def budget(self: Explorer) -> dict:
     c, v = self._c, round(self._c['amount'].value, 6)
     return {c['unit'].value: v} | (dict(context=c['context'].value, batch=c['contexts'].value) if c['unit'].value == 'fit' else {})
 
+# %% ../nbs/09_explorer.ipynb #b6aeda2e
 @patch(as_prop=True)
 def setting(self: Explorer) -> Setting:
     "What the controls and the pins ask for."
     on = tuple(b.description for b in self._c['formats'] if b.value)
     return Setting(self.budget, on, self._c['groups'].value, dict(self.pins))
 
+# %% ../nbs/09_explorer.ipynb #7d4e2e8b
 @patch
 def _range(self: Explorer):
     "Fit the slider to the unit; where these scores cannot say the sizes, it rests."
@@ -503,6 +507,7 @@ def pin(self: Explorer, layer: str, # Name of a layer, or of the cell as the map
     if scheme is not None: self.pins[c['pattern']] = scheme
     return self.follow(f"pin {c['pattern']}")
 
+# %% ../nbs/09_explorer.ipynb #d083eddb
 @patch
 def _clicked(self: Explorer, _, msg, buffers=None):
     "A message of the front end."
@@ -597,6 +602,7 @@ def axis(self: Explorer) -> str:
     "The unit of the frontier: a budget of a device is drawn in GiB of checkpoint."
     return {'fit': 'gib'}.get(self._c['unit'].value, self._c['unit'].value)
 
+# %% ../nbs/09_explorer.ipynb #a35da25e
 @patch
 def rungs(self: Explorer) -> tuple: # (recipes of the frontier, its line as pairs, the points of the uniform recipes)
     "The frontier of the formats, grouping and unit that are chosen."
@@ -614,6 +620,7 @@ def _point(self: Explorer, key, label, r, colour, mark, radius=4):
     "A point of the frontier's picture."
     return dict(key=key, label=label, x=_size(r, self.axis), y=r.loss, colour=colour, mark=mark, r=radius)
 
+# %% ../nbs/09_explorer.ipynb #0fcfd3ce
 @patch
 def _frontier(self: Explorer):
     "The line, the points with their marks, and the axis."
@@ -635,6 +642,7 @@ def _title(self: Explorer):
     if not b: return now
     return f'{now}: ' + (f'{moved} layer{"s" * (moved != 1)} moved, ' + ', '.join(f'{n} to {s}' for s, n in to.items() if n) if moved else 'the same recipe as before')
 
+# %% ../nbs/09_explorer.ipynb #c13451e6
 @patch(as_prop=True)
 def about(self: Explorer) -> str:
     "Whose scores these are, and by whom; a version other than this one is named."
@@ -643,6 +651,7 @@ def about(self: Explorer) -> str:
     by = f" by mpq_nb {m['version']}; this is {__version__}" if m.get('version', __version__) != __version__ else ''
     return f"{m.get('model_name') or m.get('model') or 'model'}: {len(s.layers)} layers, scored by {m.get('method')}{n}{by}"
 
+# %% ../nbs/09_explorer.ipynb #536554a3
 @patch
 def _view(self: Explorer):
     "All that the front end draws."
@@ -666,6 +675,7 @@ def save(self: Explorer, path=None # File; what the field says by default
     if self.path and Path(out).resolve() == self.path.resolve(): raise InputError(f"'{out}' is the scores file itself, which would be lost; give another name.")
     return self.recipe.save(out)
 
+# %% ../nbs/09_explorer.ipynb #f176e9be
 @patch
 def _saved(self: Explorer):
     "Save, and say so."
@@ -685,9 +695,11 @@ def figure(self: Explorer): # Matplotlib figure
     b.set_title(f'{self.what} {self.recipe.loss:.3g} at {self.recipe.bits:.2f} bits', fontsize=10)
     return fig
 
+# %% ../nbs/09_explorer.ipynb #cd5a7182
 @patch
 def __repr__(self: Explorer): return f'Explorer({self.setting.python(self.scores, self.path)}: {self.error or self.recipe!r})'
 
+# %% ../nbs/09_explorer.ipynb #6342b3c2
 @patch
 def _repr_mimebundle_(self: Explorer, **kwargs):
     "The widget, and for those who have none the figure."

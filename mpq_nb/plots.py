@@ -67,12 +67,14 @@ INK = 'ink'   # the colour of the text, whatever that is: black on white, or whi
 STYLES = {'ours': ('#D55E00', 'o', '-'), 'head': ('#0072B2', 's', '--'), 'tail': ('#009E73', '^', '--'), 'uniform': (INK, 'D', ':')}
 MARKS = STYLES | {'ours, refined': ('#D55E00', '*', '-'), 'AutoScheme': ('#CC79A7', 'P', ':'), 'random': ('#999999', '.', ':'), 'bf16': (INK, 'o', ':')}
 
+# %% ../nbs/08_plots.ipynb #5134f3f0
 def _style(kind):
     "(name, colour, marker, line) of a kind of recipe; for one that begins like a known one, of that."
     name = next((k for k in sorted(MARKS, key=len, reverse=True) if kind.startswith(k)), 'AutoScheme' if kind.startswith('auto_scheme') else 'other')
     c, m, l = MARKS.get(name, ('#999999', 'x', ':'))
     return name, plt.rcParams['text.color'] if c == INK else c, m, l
 
+# %% ../nbs/08_plots.ipynb #9769e95c
 def _kl_axis(ax, of):
     "KL on a logarithmic scale, with ticks that are read without thinking."
     ax.set_yscale('log'); ax.set_ylabel(f'KL from unquantized\n{of}')
@@ -144,6 +146,7 @@ def _points(evaluations, unit, ax):
         ax.errorbar(_size(r, unit), k['kl'], 2*k['kl_se'], color=c, marker=m, markersize=7, capsize=2, linestyle='none', label=None if kind in seen else f'{kind}, measured')
         seen.add(kind)
 
+# %% ../nbs/08_plots.ipynb #90e0c9e0
 def _shape(published, anchor, ax):
     "Published accuracies {bits: accuracy}, 16 for unquantized, as the share of the loss that is left × `anchor`."
     top = published[16]
@@ -235,6 +238,7 @@ def _lead(rows, what):
     by = f'{abs(d):.3f} ± {se:.3f} nats' if what == 'KL' else f'{100*abs(d):.1f} ± {100*se:.1f} points'
     return f"\nat {ours['bits']:g} bits " + (f"{by} {'ahead of' if d > 0 else 'behind'} {_plain(best['recipe'])}" if far else f"≈ {_plain(best['recipe'])} ({'+' if d > 0 else '−'}{by})")
 
+# %% ../nbs/08_plots.ipynb #0670921e
 def _ahead(a, b, what):
     "By how much row a is better than row b, the standard error over the same questions or sequences, and whether chance would do that once in 20 times at most."
     if what == 'accuracy':
