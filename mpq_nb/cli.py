@@ -480,7 +480,7 @@ def _write_evaluation(out, model, recipe, against, e, toks, tok, rows, ran):
     with atomic(out) as tmp: tmp.write_text(json.dumps(d, indent=1) + '\n', encoding='utf-8')
 
 # %% ../nbs/11_cli.ipynb #26064f81
-def _kept(tasks, out, resume, *asked):
+def _partial_evaluation(tasks, out, resume, *asked):
     "Where an evaluation keeps what is finished; raises for what can be known to fail before the model is loaded."
     from mpq_nb import evaluation as E, models
     if tasks: E._check_tasks(tasks)
@@ -523,7 +523,7 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     "Judge a recipe or a checkpoint against the unquantized model: KL, top-1, perplexity, benchmark tasks."
     ran = _ran('evaluate', locals())
     from mpq_nb import evaluation as E, models
-    left = _kept(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype)
+    left = _partial_evaluation(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype)
     _say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{_memory(model, samples, length, dtype, stream=stream)}")
     m, tok = models.load(model, dtype, stream=stream)
     toks = E.text_tokens(text, tok, m, samples, length)
@@ -620,7 +620,8 @@ def reproduce(file: str, # Scores, a recipe or an evaluation, written by mpq
     from mpq_nb.calibration import written_again
     path = Path(file)
     ran = _origin(path)
-    differ = [f'{k} was {v} and is {now}' for k, v in ran['versions'].items() if (now := _versions().get(k)) != v]
+    here = _versions()
+    differ = [f'{k} was {v} and is {here.get(k)}' for k, v in ran['versions'].items() if here.get(k) != v]
     _say(f"making '{file}' again: mpq {ran['command']} {' '.join(f'{k}={v!r}' for k, v in ran['args'].items() if v not in (None, False))}{'; ' + '; '.join(differ) if differ else ''}")
     with tempfile.TemporaryDirectory() as d:
         recipe = path.suffix == '.json' and ran['command'] == 'score' and Recipe.load(path)

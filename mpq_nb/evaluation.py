@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFERENCES', 'ARCHITECTURES', 'TASKS', 'clustered', 'mean_se', 'logprobs', 'Reference', 'reference', 'Evaluation',
-           'compare_logprobs', 'evaluate', 'noise_floor', 'shared_vocab', 'Paired', 'paired', 'table', 'Settings',
-           'TaskResults', 'check_limit', 'lm_eval_tasks', 'paired_tasks', 'accuracy_table', 'manual_text',
+           'compare_logprobs', 'evaluate', 'noise_floor', 'shared_vocab', 'Paired', 'paired_rows', 'paired', 'table',
+           'Settings', 'TaskResults', 'check_limit', 'lm_eval_tasks', 'paired_tasks', 'accuracy_table', 'manual_text',
            'text_tokens']
 
 # %% ../nbs/06_evaluation.ipynb #56432d32
@@ -96,7 +96,7 @@ def _reference_path(model, toks):
     "Where the reference of a model and tokens lies; None for a model whose hooks no fingerprint covers."
     if hooked(model): return None
     about = f'{identity(model)}-{toks.fingerprint}'
-    (folder := cache_dir()/'references').mkdir(parents=True, exist_ok=True)
+    folder = cache_dir('references')
     return folder/f'{about}.npy'
 
 def _fill(out, model, ids, batch):
@@ -284,6 +284,12 @@ def __repr__(self: Paired):
     return f'Paired({self.diff:+.4f} ± {self.se:.4f}: {word})'
 
 # %% ../nbs/06_evaluation.ipynb #9f414732
+def paired_rows(a, b) -> Paired: # A mean for each sequence, of the same sequences; of a − b
+    "Compare two lists of sequences' means."
+    d = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    if len(d) < 2: return Paired(float(d.mean()), float('nan'), float('nan'))
+    return Paired(float(d.mean()), float(d.std(ddof=1) / len(d)**0.5), float(stats.ttest_rel(a, b).pvalue))
+
 def paired(a: Evaluation,     # One evaluation …
            b: Evaluation,     # … and another, on the same tokens
            what: str = 'kl',  # `"kl"`, `"top1"` or `"nll"`
@@ -291,9 +297,7 @@ def paired(a: Evaluation,     # One evaluation …
     "Compare two evaluations sequence by sequence."
     if what not in ('kl', 'top1', 'nll'): raise unknown('number to compare', what, ('kl', 'top1', 'nll'))
     if a.tokens != b.tokens: raise InputError(f"two evaluations can be paired only on the same tokens, not {a.tokens} and {b.tokens}.")
-    x, y = (getattr(e, what).double().mean(1).numpy() for e in (a, b))
-    d = x - y
-    return Paired(float(d.mean()), float(d.std(ddof=1) / len(d)**0.5), float(stats.ttest_rel(x, y).pvalue))
+    return paired_rows(*(getattr(e, what).double().mean(1).numpy() for e in (a, b)))
 
 # %% ../nbs/06_evaluation.ipynb #0fd8f4d9
 def table(evals: dict, # {name: `Evaluation`} on the same tokens

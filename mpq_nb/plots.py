@@ -14,10 +14,10 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
-from scipy.stats import sem, ttest_rel
+
 
 from .calibration import as_tokens
-from .evaluation import TaskResults, paired_tasks
+from .evaluation import TaskResults, paired_rows, paired_tasks
 from .schemes import InputError, bits
 
 # %% ../nbs/08_plots.ipynb #36d2831d
@@ -244,9 +244,10 @@ def _ahead(a, b, what):
     if what == 'accuracy':
         p = paired_tasks(TaskResults.fromdict(a['tasks']), TaskResults.fromdict(b['tasks'])).loc['average']
         return p.difference, p.se, p.p < .05
-    x, y = (np.array(r.get('kl_rows', ())) for r in (b, a))
-    if len(x) != len(y) or len(x) < 2 or a.get('text') != b.get('text'): raise InputError('these were not judged on the same text.')
-    return (x - y).mean(), sem(x - y), ttest_rel(x, y).pvalue < .05
+    x, y = (r.get('kl_rows', ()) for r in (b, a))
+    if len(x) != len(y) or not x or a.get('text') != b.get('text'): raise InputError('these were not judged on the same text.')
+    p = paired_rows(x, y)
+    return p.diff, p.se, p.p < .05
 
 # %% ../nbs/08_plots.ipynb #d867efc8
 def _dots(rows, what, published, ax):

@@ -200,7 +200,7 @@ def refine(model,          # The model that was scored, unquantized
         for r in [recipe, *_baselines(scores, budget, allowed)]: judge(r, 'start' if r is recipe else r.made['by'], net=True)
         for i in tqdm(range(rounds), desc='refining', leave=False):
             if judge.spent(): ended = 'budget'; break
-            best = judge.best(); tried = _round(judge, model, ids, scores, best, sizes, limit, allowed, damping, batch)
+            tried = _round(judge, model, ids, scores, best := judge.best(), sizes, limit, allowed, damping, batch)
             mu = next((m for m, r in tried if r.schemes == judge.best().schemes != best.schemes), None)
             if mu: damping = (mu/1.5, mu, mu*1.5)
             elif judge.spent(): ended = 'budget'; break

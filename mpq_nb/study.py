@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from .allocation import Budget, Recipe, allocate, head, random, tail, uniform
 from .calibration import Tokens, check_block, tokens
-from .evaluation import TASKS, TaskResults, _check_tasks, check_limit, clustered, evaluate, lm_eval_tasks, paired_tasks, reference, text_tokens
+from .evaluation import TASKS, TaskResults, _check_tasks, check_limit, clustered, evaluate, lm_eval_tasks, paired_rows, paired_tasks, reference, text_tokens
 from .models import Checkpoint, DTYPES, GROUPS, atomic, check_out, fingerprint, layers, load, owned, rest_bytes
 from .quantization import FORMATS, _check_packable, auto_scheme, export, quantized
 from .refinement import refine
@@ -439,8 +439,8 @@ def differences(rows, of: str = 'ours') -> pd.DataFrame: # Rows of `run` -> a ro
     for a in ok:
         for b in ok:
             if a['recipe'] != of or b['recipe'] == of or _kind(b['recipe']) == 'bf16' or a['model'] != b['model'] or b['bits'] not in (None, a['bits']) or a['text'] != b['text']: continue
-            d = np.array(a['kl_rows']) - np.array(b['kl_rows'])
-            row = dict(model=a['model'], budget=a['bits'], against=b['recipe'], KL=d.mean(), KL_se=d.std(ddof=1)/len(d)**.5 if len(d) > 1 else float('nan'))
+            d = paired_rows(a['kl_rows'], b['kl_rows'])
+            row = dict(model=a['model'], budget=a['bits'], against=b['recipe'], KL=d.diff, KL_se=d.se)
             if 'tasks' in a and 'tasks' in b:
                 p = paired_tasks(TaskResults.fromdict(a['tasks']), TaskResults.fromdict(b['tasks'])).loc['average']
                 row |= dict(accuracy=p.difference, accuracy_se=p.se, p=p.p, needed=p.needed)

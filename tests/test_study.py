@@ -5,7 +5,14 @@ import pytest
 from conftest import mpq, tiny_checkpoint
 
 MPQ = Path(sys.executable).parent/'mpq'
-os.environ['OMP_NUM_THREADS'] = '1'      # as Ray's workers have it: the order of a sum depends on the number of threads
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    "As Ray's workers have it: the order of a sum depends on the number of threads."
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('OMP_NUM_THREADS', '1')
+        yield
 
 
 @pytest.fixture(scope='module')
