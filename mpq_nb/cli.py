@@ -105,33 +105,26 @@ def _show(text):
 # %% ../nbs/11_cli.ipynb #abd62a1b
 def _meta(model):
     "The model without weights; None where its configuration cannot be read, which loading it will say better."
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from mpq_nb.models import cache_dir, check_hub
-    from mpq_nb.study import CONFIGS, meta_model
-    p = cache_dir()/'SmolLM2-135M-Instruct' if model == 'demo' else Path(model).expanduser()
-    if model in CONFIGS: return meta_model(model)
-    try:
-        asked = {} if p.exists() or model == 'demo' else check_hub(model)
-        if p.suffix == '.gguf': config = AutoConfig.from_pretrained(p.parent, gguf_file=p.name)
-        else: config = AutoConfig.from_pretrained(p if p.is_dir() else model, **asked)
-        if getattr(config, 'quantization_config', None): return None
-        with torch.device('meta'): return AutoModelForCausalLM.from_config(config)
+    from mpq_nb.cost import meta_model
+    try: m = meta_model(model)
     except Exception: return None     # whatever is wrong with it: this is only a forecast
+    return None if getattr(m.config, 'quantization_config', None) else m
 
 # %% ../nbs/11_cli.ipynb #7987fa31
-def _memory(model, samples, length, dtype='auto', verify=False, stream=False):
-    "', about 3 GiB of memory (8 GiB are free)', as far as it can be foreseen."
+def _forecast(model, samples, length, dtype='auto', verify=False, stream=False, work=(), schemes=('MXFP4', 'MXFP8')):
+    "'; about 3 GiB of memory (8 GiB free), about 4 min', as far as it can be foreseen."
     import psutil, torch
-    from mpq_nb import study as S
+    from mpq_nb.cost import estimate
     from mpq_nb.models import layers
+    from mpq_nb.study import dtype_of
     m = _meta(model)
-    if m is None: return ''
-    need = S._needs(S.Study((model,), ('ours',), (5.,), samples=samples, length=length, dtype=dtype or 'auto'), m, model, stream)
-    if verify: need = max(need, 2*m.num_parameters() + 4*(m.num_parameters() + sum(l.numel for l in layers(m))))     # the copy in float32, and its rounded layers
+    if m is None or samples < 1 or length < 2: return ''
+    e = estimate(m, work, samples, length, schemes, dtype_of(dtype or 'auto', model), stream=stream)
+    need = max(e.memory, (2*m.num_parameters() + 4*(m.num_parameters() + sum(l.numel for l in layers(m)))) * verify)     # the copy in float32, and its rounded layers
     need += 0 if torch.cuda.is_available() else psutil.Process().memory_info().rss     # the libraries
     free, where = (torch.cuda.mem_get_info()[0], 'on the GPU') if torch.cuda.is_available() else (psutil.virtual_memory().available, 'free')
-    return f"; about {_size(need)} of memory ({_size(free)} {where}{': it may not fit' if need > free else ''})"
+    time = f", about {_time(e.total)} ({', '.join(f'{k} {_time(v)}' for k, v in e.seconds.items())})" if e.total else ', seconds' if work else ''
+    return f"; about {_size(need)} of memory ({_size(free)} {where}{': it may not fit' if need > free else ''}){time}"
 
 # %% ../nbs/11_cli.ipynb #ac22f88a
 def _left(out): return Path(f'{out}.partial')
@@ -201,7 +194,8 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     names, out = sensitivity._check_schemes(schemes), str(models.check_out(out))
     C.check_batch(batch); C.check_block(samples, length, seed); _check_left(out, resume)
     _check_scoring(method, groups, calibration, stream)
-    _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{_memory(model, samples, length, dtype, stream=stream)}')
+    work = ['sample'] * (calibration == 'self') + ['score'] * (method == 'fisher')
+    _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{_forecast(model, samples, length, dtype, stream=stream, work=work, schemes=names)}')
     m, tok = models.load(model, dtype, stream=stream)
     toks = C.tokens(calibration, tok, m, samples, length, seed)
     _say(f'scoring {len(models.layers(m))} layers on {toks!r}')
@@ -283,7 +277,7 @@ def _refined(s, r, minutes, state):
     from mpq_nb.refinement import refine
     from mpq_nb.schemes import InputError
     if not s.meta.get('model_name'): raise InputError('these scores do not say where their model is; refine in Python: refine(model, None, scores, recipe).')
-    _say(f"loading {s.meta['model_name']} to measure and improve {r!r}{_memory(s.meta['model_name'], 0 if s.ids is None else len(s.ids), s.meta.get('length', 256), s.meta.get('dtype', 'auto'))}")
+    _say(f"loading {s.meta['model_name']} to measure and improve {r!r}{_forecast(s.meta['model_name'], 0 if s.ids is None else len(s.ids), s.meta.get('length', 256), s.meta.get('dtype', 'auto'), work=('refine',), schemes=s.schemes)}")
     r = refine(load(s.meta['model_name'], s.meta.get('dtype', 'auto'))[0], None, s, r, minutes=minutes, state=state)
     a = r.made['refined']
     if state.unfinished and 'kl' not in a: raise state.unfinished      # nothing is better than what there was
@@ -419,7 +413,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     from mpq_nb import models, quantization as Q
     budget = _budget(bits, bpw, gib, fit, context, contexts)
     written, engine = _planned(recipe, budget, format, engine, out, overwrite, resume)
-    _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_memory(model, 0 if recipe else 32, 256, dtype, format != 'fake')}")
+    _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_forecast(model, 32, 256, dtype, format != 'fake', work=() if recipe else ('sample', 'score') + (() if fast else ('refine',)), schemes=schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes))}")
     m, tok = models.load(model, dtype)
     if format != 'fake': Q.FORMATS[format].check(m, tok)
     with _state(out) as state:
@@ -524,7 +518,7 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     ran = _ran('evaluate', locals())
     from mpq_nb import evaluation as E, models
     left = _partial_evaluation(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype)
-    _say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{_memory(model, samples, length, dtype, stream=stream)}")
+    _say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{_forecast(model, samples, length, dtype, stream=stream, work=('evaluate',))}")
     m, tok = models.load(model, dtype, stream=stream)
     toks = E.text_tokens(text, tok, m, samples, length)
     candidate, vocab = _candidate(m, tok, toks, recipe, against, dtype)
@@ -559,7 +553,7 @@ def study(study: str,            # table1 to table4, or a .yaml file
         return dict(text=[p.round(2)], cells=json.loads(p.to_json(orient='records')))
     out = out or f'runs/{Path(study).stem}'
     _say(f"{len(st.cells())} cells of {st.title or study} on {', '.join(st.models)}; each goes to {out}/results.jsonl as it is finished")
-    for m in st.models: _say(f'  {m}{_memory(m, st.samples, st.length, st.dtype)}')
+    for m in st.models: _say(f'  {m}{_forecast(m, st.samples, st.length, st.dtype)}')
     rows = S.run(st, out, data, resume, ray)
     bad = [r for r in rows if 'error' in r]
     diff = S.differences(rows)
@@ -802,7 +796,7 @@ def demo(out: str = 'demo',  # Folder to write
     from mpq_nb import calibration as C, evaluation as E, models
     folder = models.check_out(Path(out), folder=True)
     models.check_out(folder/'recipes'/'any')
-    _say(f'the whole flow on SmolLM2-135M-Instruct, into {folder}/: minutes on two cores{_memory("demo", samples, length, "bfloat16", True)}')
+    _say(f'the whole flow on SmolLM2-135M-Instruct, into {folder}/: minutes on two cores{_forecast("demo", samples, length, "bfloat16", True)}')
     _say('1 of 5: loading SmolLM2-135M-Instruct in bfloat16'); model, tok = models.demo_model(torch.bfloat16)
     _say('2 of 5: sampling calibration text from the model itself'); cal = C.tokens('self', tok, model, samples, length)
     _say(f'3 of 5: scoring {len(models.layers(model))} layers in {len(DEMO_SCHEMES)} formats, one pass'); s = _demo_scores(folder, cal, model)
