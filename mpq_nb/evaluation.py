@@ -12,7 +12,7 @@ __all__ = ['REFERENCES', 'ARCHITECTURES', 'TASKS', 'clustered', 'mean_se', 'logp
 import copy, hashlib, json, math, os, shutil, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from .calibration import Tokens, as_tokens, check_batch, tokens
 from . import __version__
 from .models import Checkpoint, atomic, cache_dir, hooked, identity
 from .schemes import InputError, check_finite, unknown
-from .sensitivity import _markdown, predictions
+from .sensitivity import _markdown, _vocab, predictions
 
 # %% ../nbs/06_evaluation.ipynb #b852eb77
 def clustered(x: torch.Tensor,       # Numbers, [n]
@@ -46,13 +46,24 @@ def mean_se(x: torch.Tensor, # A number for every prediction, [N, T-1]
     return clustered(x.flatten(), torch.arange(len(x)).repeat_interleave(x.shape[1]))
 
 # %% ../nbs/06_evaluation.ipynb #df174528
+def _logp(logits): return check_finite(logits.float().log_softmax(-1).cpu(), 'the predictions')
+
+def _predicted(model, parts, vocab=None):
+    "For each batch an iterator of (at, log-probabilities of its tokens [at]), the last token of each sequence left out."
+    def made(sliced, T):
+        for (r, t), l in sliced:
+            if t.start < T: yield (r, slice(t.start, min(t.stop, T))), (l := _logp(l[:, :T - t.start]))
+            del l      # before the next are made
+    return (made(sliced, p.shape[1] - 1) for p, sliced in zip(parts, predictions(model, parts, vocab)))
+
+# %% ../nbs/06_evaluation.ipynb #1ddc1b65
 def logprobs(model,             # A decoder from transformers
              ids: torch.Tensor, # Token ids [n, T]
             ) -> torch.Tensor:  # [n, T-1, V], float32, on the CPU
     "Log-probabilities of the next token at every position that has one."
-    return _logp(next(predictions(model, [ids])))
-
-def _logp(logits): return check_finite(logits[:, :-1].float().log_softmax(-1).cpu(), 'the predictions')
+    out = torch.empty(len(ids), ids.shape[1] - 1, _vocab(model))
+    for at, l in next(_predicted(model, [ids])): out[at] = l
+    return out
 
 # %% ../nbs/06_evaluation.ipynb #5e366fd9
 @dataclass(frozen=True, eq=False)
@@ -68,10 +79,11 @@ def __getitem__(self: Reference, i # A slice of the sequences
 
 # %% ../nbs/06_evaluation.ipynb #8458225c
 @patch
-def rows(self: Reference, i: int, j: int # From sequence i up to j
-        ) -> torch.Tensor: # [j-i, T-1, V], float32
+def rows(self: Reference, i: int, j: int, # From sequence i up to j
+         at: slice = slice(None), # The positions
+        ) -> torch.Tensor: # [j-i, t, V], float32
     "Log-probabilities of some sequences, normalised again after the rounding."
-    return torch.from_numpy(self.logp[i:j].astype(np.float32)).log_softmax(-1)
+    return torch.from_numpy(self.logp[i:j, at].astype(np.float32)).log_softmax(-1)
 
 # %% ../nbs/06_evaluation.ipynb #8b01d054
 REFERENCES = 20.   # GiB of references that are kept on disk
@@ -100,7 +112,8 @@ def _reference_path(model, toks):
     return folder/f'{about}.npy'
 
 def _fill(out, model, ids, batch):
-    for i, l in zip(tqdm(range(0, len(ids), batch), desc='reference', leave=False), predictions(model, ids.split(batch))): out[i:i+batch] = _logp(l).half().numpy()
+    for i, sliced in zip(tqdm(range(0, len(ids), batch), desc='reference', leave=False), _predicted(model, ids.split(batch))):
+        for at, l in sliced: out[i:i+batch][at] = l.half().numpy()
 
 # %% ../nbs/06_evaluation.ipynb #a7c5e0d3
 def reference(model,          # The unquantized model
@@ -112,7 +125,7 @@ def reference(model,          # The unquantized model
     if getattr(model, '_mpq_recipe', None) is not None: raise InputError('the model is inside a `quantized` block: compute the reference before it, or it would be that of the quantized model.')
     toks = as_tokens(toks, model)
     check_batch(batch)
-    path, shape = cache and _reference_path(model, toks), (len(toks), toks.ids.shape[1] - 1, model.config.get_text_config().vocab_size)
+    path, shape = cache and _reference_path(model, toks), (len(toks), toks.ids.shape[1] - 1, _vocab(model))
     if not path:
         _fill(out := np.empty(shape, np.float16), model, toks.ids, batch)
         return Reference(out, toks)
@@ -162,11 +175,12 @@ def compare_logprobs(p: torch.Tensor, # Reference log-probabilities [n, T-1, V]
                      ids: torch.Tensor, # Token ids [n, T]
                     ) -> dict:        # Of tensors [n, T-1], named as in `Evaluation`
     "The numbers of an `Evaluation`."
-    nxt, d, k = ids[:, 1:, None], p - q, min(5, p.shape[-1])
-    P, five = p.exp(), [t.topk(k, -1).indices for t in (p, q)]
-    return dict(kl=(P * d).sum(-1), reverse_kl=-(q.exp() * d).sum(-1), top1=(p.argmax(-1) == q.argmax(-1)).float(),
-                top5=(five[0][..., None] == five[1][..., None, :]).any(-1).float().mean(-1),
-                nll=-q.gather(-1, nxt)[..., 0], ref_nll=-p.gather(-1, nxt)[..., 0], confidence=P.amax(-1))
+    nxt, d, P, k = ids[:, 1:, None], p - q, p.exp(), min(5, p.shape[-1])
+    out, five = dict(confidence=P.amax(-1), kl=P.mul_(d).sum(-1)), [t.topk(k, -1).indices for t in (p, q)]
+    del P      # as wide as the vocabulary
+    return out | dict(reverse_kl=-q.exp().mul_(d).sum(-1), top1=(p.argmax(-1) == q.argmax(-1)).float(),
+                      top5=(five[0][..., None] == five[1][..., None, :]).any(-1).float().mean(-1),
+                      nll=-q.gather(-1, nxt)[..., 0], ref_nll=-p.gather(-1, nxt)[..., 0])
 
 # %% ../nbs/06_evaluation.ipynb #36dfaa57
 def evaluate(model,            # Model to be judged, such as one inside `quantized`
@@ -187,11 +201,12 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
     parts = toks.ids.split(batch)
     rows = {i: state.steps[k] for i in range(len(parts)) if (k := f'divergence of batch {i}') in state.steps}
     left = [i for i in range(len(parts)) if i not in rows]
-    others = iter(()) if reference is None or isinstance(reference, Reference) else predictions(reference, [parts[i] for i in left])
-    for i, l in zip(tqdm(left, desc='evaluating', leave=False), predictions(model, [parts[i] for i in left])):
-        q = _logp(l)
-        p = q if reference is None else reference.rows(i*batch, (i+1)*batch) if isinstance(reference, Reference) else _logp(next(others))
-        rows[i] = state.once(f'divergence of batch {i}', lambda: _compared(p, q, parts[i].cpu(), vocab, reference is None))
+    other = None if reference is None or isinstance(reference, Reference) else reference
+    at_once = partial(_predicted, parts=[parts[i] for i in left], vocab=max(_vocab(m) for m in (model, other) if m is not None))
+    theirs = iter(()) if other is None else at_once(other)
+    for i, sliced in zip(tqdm(left, desc='evaluating', leave=False), at_once(model)):
+        p = None if reference is None else partial(_rows_at, reference, i*batch) if other is None else lambda at, made=next(theirs): next(made)[1]
+        rows[i] = state.once(f'divergence of batch {i}', lambda: _compared(p, sliced, parts[i].cpu(), vocab))
     return Evaluation(**{k: torch.cat([rows[i][k] for i in range(len(parts))]) for k in rows[0]}, tokens=toks.fingerprint)
 
 # %% ../nbs/06_evaluation.ipynb #2db108bf
@@ -200,12 +215,21 @@ def _what(reference):
     if isinstance(reference, Reference): return hashlib.sha256(np.ascontiguousarray(reference.logp[:, 0, ::97]).tobytes()).hexdigest()[:16]
     return reference and identity(reference)
 
-def _compared(p, q, ids, vocab, alone):
-    "The numbers of a batch; NaN for the divergence of a model that is compared with nothing."
+def _rows_at(reference, i, at): return reference.rows(i + at[0].start, i + at[0].stop, at[1])
+
+# %% ../nbs/06_evaluation.ipynb #3f0f3259
+def _compared(p, sliced, ids, vocab):
+    "The numbers of a batch, slice by slice; NaN for the divergence of a model that is compared with nothing (`p` is a function at -> log-probabilities, or None)."
+    shape, out = (len(ids), ids.shape[1] - 1), {}
+    for (r, t), q in sliced:
+        for k, v in _compared_slice(q if p is None else p((r, t)), q, ids[r, t.start:t.stop + 1], vocab).items(): out.setdefault(k, torch.empty(shape))[r, t] = v
+        del q
+    return out | {k: torch.full(shape, float('nan')) for k in ('kl', 'reverse_kl', 'top1', 'top5') if p is None}
+
+def _compared_slice(p, q, ids, vocab):
     if vocab: p, q = (x[..., :vocab].log_softmax(-1) for x in (p, q))
     if p.shape != q.shape: raise InputError(f'the two models have vocabularies of {p.shape[-1]} and {q.shape[-1]} tokens and cannot be compared; if they share a tokenizer and the rest is padding, give vocab=len(tokenizer).')
-    rows = compare_logprobs(p, q, ids)
-    return rows | {k: torch.full_like(rows['nll'], float('nan')) for k in ('kl', 'reverse_kl', 'top1', 'top5') if alone}
+    return compare_logprobs(p, q, ids)
 
 # %% ../nbs/06_evaluation.ipynb #1cbf2b6d
 @patch

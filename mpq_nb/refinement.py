@@ -20,18 +20,17 @@ from .calibration import Tokens, as_tokens, check_batch
 from . import __version__
 from .models import Checkpoint, digest, fingerprint, identity, layers, shared_input, simulated
 from .schemes import InputError, qdq, qdq_activation
-from .sensitivity import kl_rows, predictions, stream
+from .sensitivity import _vocab, kl_sliced, predictions, stream
 
 # %% ../nbs/07_refinement.ipynb #a55c1a97
 def _kl_gradient(refs):
-    "Gradient of KL(reference ‖ model) summed over the tokens, with respect to the logits, for batches in the order of `refs`."
-    left = iter(refs)
-    return lambda logits, ids: logits.float().softmax(-1) - next(left).to(logits.device).float().exp()
+    "Gradient of KL(reference ‖ model) summed over the tokens, with respect to the logits of the tokens [at]; `refs` are log-probabilities [N, T, V]."
+    return lambda logits, ids, at: logits.float().softmax(-1).sub_(refs[at].to(logits.device).float().exp())
 
 # %% ../nbs/07_refinement.ipynb #c314bdb4
 def linear(model,          # A decoder from transformers, unquantized
            ids,            # Token ids [N, T]
-           refs,           # Log-probabilities of the unquantized model, a tensor [n, T, V] for each batch
+           refs,           # Log-probabilities of the unquantized model, [N, T, V]
            recipe: Recipe, # Where to take the gradient
            schemes,        # Formats to change to
            batch=4,        # Sequences at a time
@@ -75,7 +74,9 @@ class _Judge:
         self.state, self.model, self.parts, self.rows, self.known, self.names, self.expansions = state, model, ids.split(batch), {}, {}, {}, {}
         self.left = float('inf') if evaluations is None else evaluations
         self.until = float('inf') if minutes is None else time.monotonic() + 60*minutes
-        self.refs = [l.float().log_softmax(-1).half().cpu() for l in predictions(model, self.parts)]
+        self.refs = torch.empty(*ids.shape, _vocab(model), dtype=torch.half)
+        for r, sliced in zip(self.refs.split(batch), predictions(model, self.parts)):
+            for at, l in sliced: r[at] = l.float().log_softmax(-1).half().cpu()
 
 # %% ../nbs/07_refinement.ipynb #56ac8932
 @patch
@@ -99,8 +100,9 @@ def measure(self: _Judge, recipe, net):
     "KL of each sequence: all, or, outside the net, as many as it takes to see that it loses."
     rows, best = torch.empty(0).double(), None if net else self.rows.get(self.lead())
     with simulated(self.model, recipe.schemes):
-        for r, l in zip(self.refs, predictions(self.model, self.parts)):
-            rows = torch.cat([rows, kl_rows(r.to(l.device).float().log_softmax(-1), l).double().nan_to_num(float('inf'), posinf=float('inf'))])
+        for p, r, sliced in zip(self.parts, self.refs.split(len(self.parts[0])), predictions(self.model, self.parts)):
+            kl = kl_sliced(lambda at: r[at].to(self.model.device).float().log_softmax(-1), sliced, p.shape)
+            rows = torch.cat([rows, kl.double().nan_to_num(float('inf'), posinf=float('inf'))])
             if best is not None and _loses(rows - best[:len(rows)], self.SURE): break
     return rows
 

@@ -53,6 +53,19 @@ def test_streamed_is_whole(family, tmp_path):
     assert all(disk.get_submodule(l.name).weight.is_meta for l in layers(disk))     # nothing stayed behind
 
 
+@pytest.mark.parametrize('family', ['llama', 'gemma2', 'gpt_neox'])
+def test_streamed_is_whole_in_slices(family, tmp_path, monkeypatch):
+    whole = tiny(FAMILIES[family])
+    whole.save_pretrained(tmp_path)
+    ids = torch.randint(3, 256, (4, 48), generator=torch.Generator().manual_seed(0))
+    *at_once, _ = everything(whole, ids)
+    monkeypatch.setattr('mpq_nb.sensitivity.LOGITS', 32*256)              # slices of 32 and 16 tokens
+    *a, measured = everything(whole, ids)
+    *b, again = everything(from_disk(tmp_path), ids)
+    assert all(torch.equal(x, y) for x, y in zip(a, b)) and measured == again
+    for x, y in zip(a[:3], at_once): torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize('method', ['output_fisher', 'delta_loss', 'kl', 'mse'])
 def test_other_methods(method, tmp_path):
     whole = tiny('LlamaConfig')
