@@ -23,7 +23,7 @@ from .evaluation import evaluate, reference
 from .models import atomic, _demo, cache_dir, check_hub, digest, layers, simulated
 from .refinement import linear
 from .schemes import InputError, unknown
-from .sensitivity import _check_schemes, kl_rows, predictions, score
+from .sensitivity import _check_schemes, kl_sliced, predictions, score
 
 # %% ../nbs/09_cost.ipynb #f09f8157
 CONFIGS = {
@@ -71,11 +71,12 @@ def _judged(model, ids, schemes):
     with simulated(model, {l.name: schemes[0] for l in layers(model)}): evaluate(model, ids, ref)
 
 def _measured(model, ids, schemes):
+    logp = torch.zeros(1).expand(*ids.shape, model.config.vocab_size)
     with simulated(model, {l.name: schemes[0] for l in layers(model)}):
-        for l in predictions(model, ids.split(4)): kl_rows(l.float().log_softmax(-1), l)
+        for p, made in zip(ids.split(4), predictions(model, ids.split(4))): kl_sliced(lambda at: logp[:4][at].log_softmax(-1), made, p.shape)
 
 def _gradient(model, ids, schemes):
-    ls, refs = layers(model), [l.float().log_softmax(-1) for l in predictions(model, ids.split(4))]
+    ls, refs = layers(model), torch.zeros(1).expand(*ids.shape, model.config.vocab_size)      # whatever they are, as long as they are
     linear(model, ids, refs, Recipe({l.name: schemes[0] for l in ls}, {l.name: l.shape for l in ls}), schemes)
 
 STAGES = dict(score=lambda model, ids, schemes: score(model, ids, schemes, rescale=False), judge=_judged, measure=_measured, gradient=_gradient,
