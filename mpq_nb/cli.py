@@ -162,7 +162,7 @@ def _versions():
 
 def _ran(command, args):
     "What was asked for, as it is kept in the command's output."
-    return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume')}, versions=_versions())
+    return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume', 'ray')}, versions=_versions())
 
 # %% ../nbs/11_cli.ipynb #79a4ca64
 def _check_scoring(method, groups, calibration, stream):
@@ -171,6 +171,18 @@ def _check_scoring(method, groups, calibration, stream):
     if method not in sensitivity.METHODS: raise S.unknown('method', method, sensitivity.METHODS)
     if groups not in models.GROUPS: raise S.unknown('grouping', groups, models.GROUPS)
     if stream and calibration == 'self': raise S.InputError('--stream needs a --calibration text: sampling from the model would read all its weights for every token.')
+
+# %% ../nbs/11_cli.ipynb #ce0a2a11
+def _scores(model, text, names, ray, dtype, stream, state, **how):
+    "Scores of a model on a text (source, sequences, length, seed)."
+    from mpq_nb import calibration as C, models, sensitivity
+    if ray:
+        from mpq_nb.study import score_ray
+        return score_ray(model, text, names, ray, dtype=dtype, stream=stream, state=state, **how)
+    m, tok = models.load(model, dtype, stream=stream)
+    toks = C.tokens(text[0], tok, m, *text[1:])
+    _say(f'scoring {len(models.layers(m))} layers on {toks!r}')
+    return sensitivity.score(m, toks, names, state=state, **how)
 
 # %% ../nbs/11_cli.ipynb #a277c004
 def score(model: str,                # Name on the hub, folder, .gguf file, or demo
@@ -185,6 +197,7 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
           batch: int = 4,             # Sequences at a time
           seed: int = 0,              # Of the calibration draw
           stream: bool = False,       # Leave the blocks on the disk and fetch one at a time, for a model larger than memory; needs a calibration text
+          ray: str = None,            # Score on a Ray cluster, eight sequences a task: its address, auto, or local
           resume: bool = False,       # Continue where an interrupted run of the same command ended
           out: str = 'scores.safetensors', # File to write
          ):
@@ -195,11 +208,8 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     C.check_batch(batch); C.check_block(samples, length, seed); _check_left(out, resume)
     _check_scoring(method, groups, calibration, stream)
     _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{_forecast(model, samples, length, dtype, stream=stream, work=["sample"]*(calibration == "self") + ["score"]*(method == "fisher"), schemes=names)}')
-    m, tok = models.load(model, dtype, stream=stream)
-    toks = C.tokens(calibration, tok, m, samples, length, seed)
-    _say(f'scoring {len(models.layers(m))} layers on {toks!r}')
     with _state(out) as state:
-        s = sensitivity.score(m, toks, names, method, groups, batch, seed, head=head, state=state)
+        s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head)
         s.meta.update(model_name=model, ran=ran)
         s.save(out)
     return dict(text=f'{s!r}\nwrote {out}; next: mpq allocate {out} --bits 5', out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())

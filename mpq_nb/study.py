@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'SEED_MODELS', 'STUDIES', 'PUBLISHED', 'VERSIONS', 'SHARD', 'Study', 'Cell', 'cell_key', 'blank',
-           'dtype_of', 'plan', 'run_cell', 'read_rows', 'run', 'published', 'table', 'differences', 'won_back']
+           'dtype_of', 'plan', 'run_cell', 'read_rows', 'run', 'published', 'table', 'differences', 'won_back',
+           'score_ray']
 
 # %% ../nbs/10_study.ipynb #ab683dd6
 import hashlib, json, os, reprlib, tempfile
@@ -29,7 +30,7 @@ from .models import Checkpoint, DTYPES, GROUPS, atomic, check_out, fingerprint, 
 from .quantization import FORMATS, _check_packable, auto_scheme, export, quantized
 from .refinement import refine
 from .schemes import InputError, bits as scheme_bits, scheme, unknown
-from .sensitivity import Scores, _cache, _check_schemes, score
+from .sensitivity import TENSORS, Scores, _cache, _check_schemes, score
 
 # %% ../nbs/10_study.ipynb #d3304bd6
 @dataclass(frozen=True)
@@ -468,19 +469,18 @@ def _connect(address):
     if not ray.is_initialized(): ray.init(None if address == 'local' else address, log_to_driver=False, include_dashboard=False)
     return ray
 
-def _demand(study, name, gpu, room):
-    "What Ray has to reserve for a cell of a model; a text where no node has it."
-    if gpu: return dict(num_gpus=1)
-    need = _needs(study, meta_model(name), name)
-    if need > room: return f'InputError: {name} needs {need/2**30:.0f} GiB, and no node of the cluster has more than {room/2**30:.0f}.'
+def _demand(ray, name, need):
+    "What Ray has to reserve for work on a model that takes `need` bytes; a text where no node has them."
+    if ray.cluster_resources().get('GPU', 0) > 0: return dict(num_gpus=1)
+    room = max(n['Resources'].get('memory', 0) for n in ray.nodes() if n['Alive'])
+    if need > room: return f'{name} needs {need/2**30:.0f} GiB, and no node of the cluster has more than {room/2**30:.0f}.'
     return dict(memory=need)
 
 # %% ../nbs/10_study.ipynb #73cc5f44
 def _on_ray(study, todo, out, data, address):
     "Rows of the cells, in the order in which they are finished; a worker that dies costs its cell, which is recorded as failed."
     ray = _connect(address)
-    here, gpu = os.getcwd(), ray.cluster_resources().get('GPU', 0) > 0
-
+    here = os.getcwd()
     def bench(name):
         os.chdir(here)     # paths in the study are relative to where the run was started
         return _Bench(study, name, out, data)
@@ -496,10 +496,10 @@ def _on_ray(study, todo, out, data, address):
     @ray.remote
     def cell(c, ready): return _attempt(lambda: bench(c.model), c, cell_key(study, c))
 
-    room, options, ready, left = max(n['Resources'].get('memory', 0) for n in ray.nodes() if n['Alive']), {}, {}, {}
+    options, ready, left = {}, {}, {}
     for c in todo:
-        o = options[c.model] = options.get(c.model) or _demand(study, c.model, gpu, room)
-        if isinstance(o, str): yield dict(key=cell_key(study, c), **asdict(c), error=o); continue
+        o = options[c.model] = options.get(c.model) or _demand(ray, c.model, _needs(study, meta_model(c.model), c.model))
+        if isinstance(o, str): yield dict(key=cell_key(study, c), **asdict(c), error=f'InputError: {o}'); continue
         if _kind(c.recipe) not in ('bf16', 'uniform') and c.model not in ready: ready[c.model] = _scored(prepare, shard, merged, study, c.model, o)
         left[cell.options(**o).remote(c, ready.get(c.model) if _kind(c.recipe) not in ('bf16', 'uniform') else None)] = c
     while left:
@@ -507,3 +507,63 @@ def _on_ray(study, todo, out, data, address):
         c = left.pop(done)
         try: yield ray.get(done)
         except ray.exceptions.RayError as e: yield dict(key=cell_key(study, c), **asdict(c), error=f'{type(e).__name__}: {str(e).splitlines()[0]}'[:500])
+
+# %% ../nbs/10_study.ipynb #d9bcaef1
+def _tasks(ray, model, schemes, dtype, stream, options, how):
+    "Two Ray tasks: the text of a model, and the scores of some of it."
+    here = os.getcwd()
+    def loaded():
+        os.chdir(here)
+        return load(model, dtype, stream=stream)
+    def draw(source, *asked):
+        m, tok = loaded()
+        return tokens(source, tok, m, *asked)
+    def shard(toks): return score(loaded()[0], toks, schemes, rescale=len(schemes) > 2, **how)
+    return [ray.remote(f).options(**options) for f in (draw, shard)]
+
+# %% ../nbs/10_study.ipynb #7225dcda
+def _keep_shard(state, i, s):
+    state.once(f'shard {i}', lambda: {k: v for k in TENSORS if (v := getattr(s, k)) is not None})
+    state.once(f'about shard {i}', lambda: s.meta)
+
+def _kept_shard(state, i, m, schemes, head):
+    ls = tuple(layers(m, head))
+    return Scores(layers=ls, groups=tuple((l.name,) for l in ls), schemes=schemes, meta=dict(state.steps[f'about shard {i}']), **state.steps[f'shard {i}'])
+
+# %% ../nbs/10_study.ipynb #afb10a77
+def _finished(ray, state, left):
+    "Keep the shards as they are finished; an error of one is the error of all."
+    with tqdm(total=len(left), desc='shards', leave=False) as bar:
+        while left:
+            (done, *_), _ = ray.wait(list(left))
+            try: _keep_shard(state, left.pop(done), ray.get(done))
+            except ray.exceptions.RayTaskError as e: raise e.cause if isinstance(e.cause, InputError) else e
+            except ray.exceptions.RayError as e: raise InputError(f'a worker of the cluster was lost, and so were those that its shard was given to: {str(e).splitlines()[0][:200]}. What is finished is kept where a checkpoint was given.') from e
+            bar.update()
+
+# %% ../nbs/10_study.ipynb #35aa4a97
+def score_ray(model: str,            # A name that every worker can load: on the hub, or a folder that all see
+              toks,                  # `Tokens`, or what `tokens` makes them of: (source, n, length, seed)
+              schemes=('MXFP4', 'MXFP8'), # Names of the formats to choose among later
+              ray: str = 'auto',     # Address of the cluster, or `"auto"`, or `"local"`
+              method: str = 'fisher', # One of the methods of `score` but mse, which reads no text
+              groups: str = 'none',  # As in `score`
+              batch: int = 4,        # Sequences at a time
+              seed: int = 0,         # Of the sampled labels
+              head: bool = False,    # Is `lm_head` to be quantized as well?
+              dtype: str = 'auto',   # auto, bfloat16 or float32
+              stream: bool = False,  # Workers leave the blocks on their disk
+              state=Checkpoint(),    # To continue an interrupted run, as in `score`
+             ) -> Scores:            # The same as `score` gives in one process
+    "Score a model by its name, eight sequences at a time on the workers of a Ray cluster."
+    names, m = _check_schemes(schemes), meta_model(model)
+    if method == 'mse': raise InputError("method 'mse' reads no text, so there is nothing to divide; score in one process.")
+    n, length = (len(toks), toks.ids.shape[1]) if isinstance(toks, Tokens) else toks[1:3]
+    r = _connect(ray)
+    options = _demand(r, model, memory(m, SHARD, length, dtype_of(dtype, model).itemsize, stream))
+    if isinstance(options, str): raise InputError(options)
+    draw, shard = _tasks(r, model, names, dtype, stream, options, dict(method=method, batch=batch, seed=seed, head=head))
+    toks = toks if isinstance(toks, Tokens) else r.get(draw.remote(*toks))
+    if state.path: state.of('scoring on a cluster', model=model, dtype=dtype, schemes=names, tokens=toks.fingerprint, method=method, seed=seed, batch=batch, head=head, version=__version__)
+    _finished(r, state, {shard.remote(toks[i:i+SHARD]): i for i in range(0, n, SHARD) if f'about shard {i}' not in state.steps})
+    return Scores.merge([_kept_shard(state, i, m, names, head) for i in range(0, n, SHARD)]).regroup(groups)

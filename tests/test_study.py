@@ -1,5 +1,5 @@
 "A study survives being killed, gives the same file on a cluster, and plans without weights or network."
-import json, os, random, signal, subprocess, sys, threading, time
+import json, random, signal, subprocess, sys, threading, time
 from pathlib import Path
 import pytest
 from conftest import mpq, tiny_checkpoint
@@ -27,6 +27,15 @@ def study(tmp_path_factory, demo):
     return d
 
 
+def lose_one(task, while_):
+    "Kill the first process which does a task of that name; its number, or None if it never appears."
+    import psutil
+    while while_():
+        time.sleep(.05)
+        for p in psutil.process_iter(['cmdline']):
+            if (p.info['cmdline'] or [''])[0].startswith(task): p.kill(); return p.pid
+
+
 def lines(p): return p.read_text().count('\n') if p.exists() else 0
 
 
@@ -50,25 +59,42 @@ def test_killed_and_resumed(study):
 def test_ray_cluster_of_two(study):
     "The same file as in one process, though a worker is lost in the middle of a cell."
     ray = pytest.importorskip('ray')
-    import psutil
     from ray.cluster_utils import Cluster
     from mpq_nb.study import Study, run
     cluster, lost = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1)), []
-    def lose_one():
-        while not lost:
-            time.sleep(.05)
-            for p in psutil.process_iter(['cmdline']):
-                if (p.info['cmdline'] or [''])[0].startswith('ray::cell') and not lost: p.kill(); lost.append(p.pid)
     try:
         cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False)
         assert len([n for n in ray.nodes() if n['Alive']]) == 2
-        threading.Thread(target=lose_one, daemon=True).start()
+        threading.Thread(target=lambda: lost.append(lose_one('ray::cell', lambda: True)), daemon=True).start()
         run(Study.load(study/'s.yaml'), study/'ray', ray=cluster.address)
     finally:
         ray.shutdown()
         cluster.shutdown()
     assert lost and (study/'ray/results.jsonl').read_text() == (study/'whole/results.jsonl').read_text()
+
+
+def test_a_streamed_model_is_scored_on_a_cluster_of_two_nodes(study, tmp_path):
+    import ray
+    from ray.cluster_utils import Cluster
+    (tmp_path/'text.jsonl').write_text('\n'.join(json.dumps(dict(text=f'Sentence number {i} is about {i**2} things, all of them different.')) for i in range(400)))
+    args = ['score', study/'tiny', '--calibration', tmp_path/'text.jsonl', '-n', 20, '--length', 32, '--schemes', 'MXFP4,MXFP8,W4A16G32']
+    r = mpq(*args, '-o', tmp_path/'one.safetensors')
+    assert r.returncode == 0, r.stderr[-2000:]
+    cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1))
+    try:
+        cluster.add_node(num_cpus=1)
+        p = subprocess.Popen([MPQ, *map(str, args), '--stream', '--ray', cluster.address, '-o', tmp_path/'many.safetensors'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        lost = lose_one('ray::shard', lambda: p.poll() is None)
+        said = p.communicate()[0]
+        assert p.returncode == 0 and lost, said[-2000:]
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    from mpq_nb.sensitivity import Scores
+    one, many = (Scores.load(tmp_path/f'{n}.safetensors') for n in ('one', 'many'))
+    assert (one.samples - many.samples).abs().max() <= 1e-6 * one.samples.abs().max()      # streamed and whole differ in rounding, if at all
+    assert one.loss.shape == many.loss.shape and abs(one.loss/many.loss - 1).max() < 1e-4 and one.meta['tokens'] == many.meta['tokens']
 
 
 def test_plans_need_no_network(monkeypatch):
