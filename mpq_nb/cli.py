@@ -737,13 +737,14 @@ def _demo_tasks(model, tok, data, limit):
 # %% ../nbs/11_cli.ipynb #73833e91
 def _demo_evaluate(recipes, model, tok, toks, data, limit):
     "Evaluate the unquantized model and every recipe: ({name: evaluation}, {name: benchmark frame})."
-    from mpq_nb.evaluation import evaluate, reference
+    from mpq_nb.evaluation import evaluate_each, reference
     from mpq_nb.quantization import quantized
-    ref = reference(model, toks)
-    evals, tasks = {'BF16': evaluate(model, toks, ref)}, {'BF16': _demo_tasks(model, tok, data, limit)}
-    for i, (n, r) in enumerate(recipes.items(), 1):
-        _say(f'evaluating {n} ({i} of {len(recipes)})')
-        with quantized(model, r): evals[n], tasks[n] = evaluate(model, toks, ref), _demo_tasks(model, tok, data, limit)
+    every = {'BF16': None} | recipes
+    tasks = dict.fromkeys(every)
+    evals = evaluate_each(model, every, toks, reference(model, toks))
+    for i, (n, r) in enumerate(every.items() if data else ()):
+        _say(f'benchmark tasks of {n} ({i} of {len(recipes)})')
+        with quantized(model, r) if r else nullcontext(): tasks[n] = _demo_tasks(model, tok, data, limit)
     return evals, tasks
 
 # %% ../nbs/11_cli.ipynb #b8a29bbc

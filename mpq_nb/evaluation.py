@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['REFERENCES', 'ARCHITECTURES', 'TASKS', 'clustered', 'mean_se', 'logprobs', 'Reference', 'reference', 'Evaluation',
-           'compare_logprobs', 'evaluate', 'noise_floor', 'shared_vocab', 'Paired', 'paired_rows', 'paired', 'table',
-           'Settings', 'TaskResults', 'check_limit', 'lm_eval_tasks', 'paired_tasks', 'accuracy_table', 'manual_text',
-           'text_tokens']
+           'compare_logprobs', 'evaluate', 'noise_floor', 'evaluate_each', 'shared_vocab', 'Paired', 'paired_rows',
+           'paired', 'table', 'Settings', 'TaskResults', 'check_limit', 'lm_eval_tasks', 'paired_tasks',
+           'accuracy_table', 'manual_text', 'text_tokens']
 
 # %% ../nbs/06_evaluation.ipynb #56432d32
 import copy, hashlib, json, math, os, shutil, tempfile
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -25,9 +26,9 @@ from tqdm.auto import tqdm
 
 from .calibration import Tokens, as_tokens, check_batch, tokens
 from . import __version__
-from .models import Checkpoint, atomic, cache_dir, hooked, identity
-from .schemes import InputError, check_finite, unknown
-from .sensitivity import _markdown, _vocab, predictions
+from .models import Checkpoint, atomic, blocks, cache_dir, fingerprint, hooked, identity, layers, resident, simulated, streamed
+from .schemes import InputError, check_finite, qdq, unknown
+from .sensitivity import _calls, _markdown, _sliced, _Unordered, _vocab, predictions
 
 # %% ../nbs/06_evaluation.ipynb #b852eb77
 def clustered(x: torch.Tensor,       # Numbers, [n]
@@ -48,13 +49,14 @@ def mean_se(x: torch.Tensor, # A number for every prediction, [N, T-1]
 # %% ../nbs/06_evaluation.ipynb #df174528
 def _logp(logits): return check_finite(logits.float().log_softmax(-1).cpu(), 'the predictions')
 
+def _clipped(sliced, T):
+    for (r, t), l in sliced:
+        if t.start < T: yield (r, slice(t.start, min(t.stop, T))), (l := _logp(l[:, :T - t.start]))
+        del l      # before the next are made
+
 def _predicted(model, parts, vocab=None):
     "For each batch an iterator of (at, log-probabilities of its tokens [at]), the last token of each sequence left out."
-    def made(sliced, T):
-        for (r, t), l in sliced:
-            if t.start < T: yield (r, slice(t.start, min(t.stop, T))), (l := _logp(l[:, :T - t.start]))
-            del l      # before the next are made
-    return (made(sliced, p.shape[1] - 1) for p, sliced in zip(parts, predictions(model, parts, vocab)))
+    return (_clipped(sliced, p.shape[1] - 1) for p, sliced in zip(parts, predictions(model, parts, vocab)))
 
 # %% ../nbs/06_evaluation.ipynb #1ddc1b65
 def logprobs(model,             # A decoder from transformers
@@ -194,8 +196,7 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
     toks = as_tokens(toks, model)
     check_batch(batch)
     if getattr(reference, '_mpq_recipe', None) is not None: raise InputError('the reference is inside a `quantized` block, so the model would be compared with itself; compute reference(model, toks) before the block.')
-    if isinstance(reference, Reference) and reference.toks.fingerprint != toks.fingerprint:
-        raise InputError(f"the reference was computed on other tokens ({reference.toks.fingerprint}) than are to be evaluated ({toks.fingerprint}).")
+    if isinstance(reference, Reference): _check_reference(reference, toks)
     if vocab is not None and vocab <= toks.ids.max(): raise InputError(f'vocab={vocab!r}: the tokens to be evaluated go up to {toks.ids.max()}.')
     if state.path: state.of('evaluation', model=identity(model), reference=_what(reference), tokens=toks.fingerprint, batch=batch, vocab=vocab, version=__version__)
     parts = toks.ids.split(batch)
@@ -210,6 +211,9 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
     return Evaluation(**{k: torch.cat([rows[i][k] for i in range(len(parts))]) for k in rows[0]}, tokens=toks.fingerprint)
 
 # %% ../nbs/06_evaluation.ipynb #2db108bf
+def _check_reference(reference, toks):
+    if reference.toks.fingerprint != toks.fingerprint: raise InputError(f"the reference was computed on other tokens ({reference.toks.fingerprint}) than are to be evaluated ({toks.fingerprint}).")
+
 def _what(reference):
     "By what a reference is known: its own numbers, some of them, or the model's identity."
     if isinstance(reference, Reference): return hashlib.sha256(np.ascontiguousarray(reference.logp[:, 0, ::97]).tobytes()).hexdigest()[:16]
@@ -258,6 +262,102 @@ def noise_floor(model,     # The reference's own model
                ) -> Evaluation:
     "The reference's model judged by its own reference, one sequence at a time: what cannot be told from nothing."
     return evaluate(model, ref[:n].toks, ref[:n], batch=1)
+
+# %% ../nbs/06_evaluation.ipynb #8f2fa87e
+def _by_block(model, recipes):
+    "{name: [{layer: scheme} of each block, and at the end of the head]}, nothing being quantized where the recipe is None."
+    out = {n: [{} for _ in range(len(blocks(model)[1]) + 1)] for n in recipes}
+    for n, r in recipes.items():
+        for l in layers(model, r.has_head) if r is not None else (): out[n][l.block][l.name] = r.schemes[l.name]
+    return out
+
+# %% ../nbs/06_evaluation.ipynb #dfd8e4eb
+def _begun(model, parts):
+    "For each batch: the blocks' further arguments, the first block's input and its output; and whether a block returns a tuple."
+    seen = [_calls(model, p) for p in parts]
+    first = [[c[i][0] for c, _ in seen] for i in (0, 1)]
+    return [[(args, kw) for _, args, kw in c[:len(blocks(model)[1])]] for c, _ in seen], *first, seen[0][1]
+
+# %% ../nbs/06_evaluation.ipynb #b8af4fd7
+def _rounding():
+    "`qdq` that remembers: for a few weights that many recipes use."
+    known = {}
+    def rounded(w, s):
+        key = w.data_ptr(), w.shape, s
+        if key not in known: known[key] = qdq(w, s)
+        return known[key]
+    return rounded
+
+# %% ../nbs/06_evaluation.ipynb #f67c9a20
+def _ends(model, formats, parts):
+    "{name: [last block's output at each batch]}, and whether a block returns a tuple; each branch of the recipes' tree computed once."
+    blks, branch, hidden, calls = blocks(model)[1], dict.fromkeys(formats, ()), {}, []
+    for b, block in enumerate(tqdm(blks, desc='evaluating', leave=False)):
+        turns, rounded, new = {}, _rounding(), {}          # turns: {formats of this block: branches that take them}
+        for n, at in formats.items():
+            f = tuple(at[b].items())
+            turns.setdefault(f, {})[branch[n]] = None
+            branch[n] += f,
+        left = Counter(k for ks in turns.values() for k in ks)
+        with resident(block), torch.no_grad():
+            for f, ks in turns.items():
+                with simulated(model, dict(f), rounded):
+                    if not calls: calls, hidden[()], new[f,], is_tuple = _begun(model, parts)
+                    for k in ks:
+                        left[k] -= 1
+                        if k + (f,) in new: continue       # begun with it
+                        hs = new[k + (f,)] = list(hidden[k]) if left[k] else hidden.pop(k)
+                        for i, c in enumerate(calls):
+                            out = block(hs[i], *c[b][0], **c[b][1])
+                            hs[i] = out[0] if is_tuple else out
+        hidden = new
+    return {n: hidden[branch[n]] for n in formats}, is_tuple
+
+# %% ../nbs/06_evaluation.ipynb #ad05287d
+def _at_ends(model, formats, toks, reference, batch):
+    "{name: evaluation}, the recipes side by side."
+    parts = toks.ids.split(batch)
+    (ends, is_tuple), rows, heads = _ends(model, formats, parts), {n: [] for n in formats}, {}
+    for n, at in formats.items(): heads.setdefault(tuple(at[-1].items()), []).append(n)
+    for head, names in heads.items():
+        with simulated(model, dict(head)):
+            for i, p in enumerate(parts):
+                ref = _last(partial(_rows_at, reference, i*batch))
+                for n in names: rows[n].append(_compared(ref, _clipped(_sliced(model, p, _vocab(model), ends[n][i], is_tuple), p.shape[1] - 1), p.cpu(), None))
+    return {n: Evaluation(**{k: torch.cat([x[k] for x in r]) for k in r[0]}, tokens=toks.fingerprint) for n, r in rows.items()}
+
+# %% ../nbs/06_evaluation.ipynb #38b61c35
+def _last(f):
+    "`f` of one argument, that remembers its last answer."
+    kept = []
+    def g(x):
+        if not kept or kept[0] != x: kept[:] = (); kept.extend((x, f(x)))
+        return kept[1]
+    return g
+
+# %% ../nbs/06_evaluation.ipynb #a3b814ee
+def evaluate_each(model,          # A decoder from transformers, unquantized
+                  recipes: dict,  # {name: recipe}, or None in place of one: the unquantized model
+                  toks,           # `Tokens` or ids [N, T], as for `evaluate`
+                  reference: Reference, # From `reference`
+                  batch: int = 4, # Sequences at a time
+                 ) -> dict:       # {name: Evaluation}
+    "`evaluate` of several recipes in one walk through the blocks; holds hidden states of N × T × width numbers for every recipe, less where recipes begin alike."
+    toks = as_tokens(toks, model)
+    check_batch(batch)
+    if getattr(model, '_mpq_recipe', None) is not None: raise InputError('the model is inside a `quantized` block: leave it first, the recipes are applied here.')
+    if not isinstance(reference, Reference): raise InputError('several recipes are compared with a reference on the disk or in memory: give reference(model, toks).')
+    _check_reference(reference, toks)
+    if not recipes: raise InputError('there is no recipe to evaluate.')
+    for r in recipes.values():
+        if r is not None: r.check(layers(model, r.has_head), fingerprint(model))
+    try: return _at_ends(model, _by_block(model, recipes), toks, reference, batch)
+    except _Unordered:
+        if streamed(model): raise
+    out = {}
+    for n, r in recipes.items():
+        with simulated(model, r.schemes if r else {}): out[n] = evaluate(model, toks, reference, batch)
+    return out
 
 # %% ../nbs/06_evaluation.ipynb #55827f58
 def shared_vocab(a,    # A tokenizer …

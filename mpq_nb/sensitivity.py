@@ -249,16 +249,23 @@ def _replaced(blks, stub):
             if f is not None: b.forward = f
             else: b.__dict__.pop('forward', None)
 
+# %% ../nbs/03_sensitivity.ipynb #bf4c924e
+class _Unordered(InputError): "A model that does not call its blocks one after the other."
+
 def _calls(model, ids):
     "The calls [[hidden, args, kwargs]] of the blocks, the first of which is resident, their hidden states right for the first two, and whether a block returns a tuple."
     name, blks = blocks(model)
-    calls, out, wrong = [], [], InputError(f'{type(model).__name__} does not call its blocks {name} once each, one after the other, so it cannot be streamed; load it without stream.')
+    calls, out, wrong = [], [], _Unordered(f'{type(model).__name__} does not call its blocks {name} once each, one after the other, so it cannot be streamed; load it without stream.')
     def note(block, args, kwargs):
         if block is not blks[len(calls)] or bool(calls) != bool(out): raise wrong      # block 0 has to be done before another is called
         if not args: args = (kwargs.pop('hidden_states'),)
+        if out and args[0] is not (out[0][0] if isinstance(out[0], tuple) else out[0]): raise wrong      # not what the block before put out
         calls.append([check_finite(args[0], f'the input of {name}.{len(calls)}'), args[1:], kwargs])
         if len(calls) == len(blks) > 1: raise _Called
-    hooks = [b.register_forward_pre_hook(note, with_kwargs=True) for b in blks] + [blks[0].register_forward_hook(lambda b, a, o: out.append(o))]
+    def done(block, args, o):
+        out.append(o)
+        if len(blks) == 1: raise _Called
+    hooks = [b.register_forward_pre_hook(note, with_kwargs=True) for b in blks] + [blks[0].register_forward_hook(done)]
     with _hooked(*hooks), _replaced(blks[1:], lambda *a, **k: out[0]), torch.no_grad():
         try: model(ids.to(model.device), use_cache=False)
         except _Called: pass
