@@ -23,7 +23,7 @@ from .evaluation import evaluate, reference
 from .models import atomic, _demo, cache_dir, check_hub, digest, layers, simulated
 from .refinement import linear
 from .schemes import InputError, unknown
-from .sensitivity import LOGITS, _check_schemes, kl_sliced, predictions, score
+from .sensitivity import LOGITS, SAVED, _check_schemes, kl_sliced, predictions, score
 
 # %% ../nbs/09_cost.ipynb #f09f8157
 CONFIGS = {
@@ -59,7 +59,7 @@ def memory(model,          # A decoder; its weights are not needed
     "What scoring or judging a model takes."
     c, inside = model.config.get_text_config(), sum(l.numel for l in layers(model))
     weights = item * (model.num_parameters() + (3*inside // c.num_hidden_layers - inside if stream else inside))
-    return weights + item*samples*length*c.hidden_size*c.num_hidden_layers + 2*samples*length*c.vocab_size + 6*4*min(4*length*c.vocab_size, LOGITS)
+    return weights + min(item*samples*length*c.hidden_size*c.num_hidden_layers, SAVED) + 2*samples*length*c.vocab_size + 6*4*min(4*length*c.vocab_size, LOGITS)
 
 # %% ../nbs/09_cost.ipynb #1efc71cc
 DISK = dict(score=lambda c, L, Q, n, T: 4*n*L*Q*(Q + 1) + 8*n*T, sample=lambda c, L, Q, n, T: 8*n*T,

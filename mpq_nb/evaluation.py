@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from .calibration import Tokens, as_tokens, check_batch, tokens
 from . import __version__
-from .models import Checkpoint, atomic, blocks, cache_dir, fingerprint, hooked, identity, layers, resident, simulated, streamed
+from .models import Checkpoint, atomic, blocks, cache_dir, fingerprint, fitting, hooked, identity, layers, resident, simulated, streamed
 from .schemes import InputError, check_finite, qdq, unknown
 from .sensitivity import _calls, _markdown, _sliced, _Unordered, _vocab, predictions
 
@@ -129,7 +129,8 @@ def reference(model,          # The unquantized model
     check_batch(batch)
     path, shape = cache and _reference_path(model, toks), (len(toks), toks.ids.shape[1] - 1, _vocab(model))
     if not path:
-        _fill(out := np.empty(shape, np.float16), model, toks.ids, batch)
+        out = np.empty(shape, np.float16)
+        fitting(batch, lambda b: _fill(out, model, toks.ids, b))
         return Reference(out, toks)
     if (kept := _whole(path, shape)) is None:
         _room(path.parent, 2*math.prod(shape))
@@ -137,7 +138,7 @@ def reference(model,          # The unquantized model
             out = np.lib.format.open_memmap(tmp, 'w+', np.float16, shape)
             if hasattr(os, 'posix_fallocate'):     # a disk that is full says so now, and not by killing the process later
                 with tmp.open('r+b') as f: os.posix_fallocate(f.fileno(), 0, tmp.stat().st_size)
-            _fill(out, model, toks.ids, batch)
+            fitting(batch, lambda b: _fill(out, model, toks.ids, b))
             out.flush()
             with tmp.open('r+b') as f: f.seek(0, 2); f.write(_sha(out))
         kept = np.load(path, mmap_mode='r', allow_pickle=False)
@@ -199,15 +200,18 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
     if isinstance(reference, Reference): _check_reference(reference, toks)
     if vocab is not None and vocab <= toks.ids.max(): raise InputError(f'vocab={vocab!r}: the tokens to be evaluated go up to {toks.ids.max()}.')
     if state.path: state.of('evaluation', model=identity(model), reference=_what(reference), tokens=toks.fingerprint, batch=batch, vocab=vocab, version=__version__)
-    parts = toks.ids.split(batch)
-    rows = {i: state.steps[k] for i in range(len(parts)) if (k := f'divergence of batch {i}') in state.steps}
+    return fitting(batch, lambda b: _evaluated(model, toks, reference, b, vocab, state))
+
+def _evaluated(model, toks, reference, batch, vocab, state):
+    parts, step = toks.ids.split(batch), f'divergence of batch {{}}, {batch} at a time'.format
+    rows = {i: state.steps[step(i)] for i in range(len(parts)) if step(i) in state.steps}
     left = [i for i in range(len(parts)) if i not in rows]
     other = None if reference is None or isinstance(reference, Reference) else reference
     at_once = partial(_predicted, parts=[parts[i] for i in left], vocab=max(_vocab(m) for m in (model, other) if m is not None))
     theirs = iter(()) if other is None else at_once(other)
     for i, sliced in zip(tqdm(left, desc='evaluating', leave=False), at_once(model)):
         p = None if reference is None else partial(_rows_at, reference, i*batch) if other is None else lambda at, made=next(theirs): next(made)[1]
-        rows[i] = state.once(f'divergence of batch {i}', lambda: _compared(p, sliced, parts[i].cpu(), vocab))
+        rows[i] = state.once(step(i), lambda: _compared(p, sliced, parts[i].cpu(), vocab))
     return Evaluation(**{k: torch.cat([rows[i][k] for i in range(len(parts))]) for k in rows[0]}, tokens=toks.fingerprint)
 
 # %% ../nbs/06_evaluation.ipynb #2db108bf
@@ -351,7 +355,7 @@ def evaluate_each(model,          # A decoder from transformers, unquantized
     if not recipes: raise InputError('there is no recipe to evaluate.')
     for r in recipes.values():
         if r is not None: r.check(layers(model, r.has_head), fingerprint(model))
-    try: return _at_ends(model, _by_block(model, recipes), toks, reference, batch)
+    try: return fitting(batch, lambda b: _at_ends(model, _by_block(model, recipes), toks, reference, b))
     except _Unordered:
         if streamed(model): raise
     out = {}

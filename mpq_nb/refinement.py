@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .allocation import Budget, Recipe, _allowed, _checked, _promote, _recipe, knapsack, uniform
 from .calibration import Tokens, as_tokens, check_batch
 from . import __version__
-from .models import Checkpoint, digest, fingerprint, identity, layers, shared_input, simulated
+from .models import Checkpoint, digest, fingerprint, fitting, identity, layers, shared_input, simulated
 from .schemes import InputError, qdq, qdq_activation
 from .sensitivity import _vocab, kl_sliced, predictions, stream
 
@@ -195,14 +195,17 @@ def refine(model,          # The model that was scored, unquantized
           ) -> Recipe:     # Of the same budget; `made["refined"]` tells what was measured
     "Improve a recipe by measuring it; on the tokens measured, the result is never worse than uniform, head or tail of its budget."
     ids, scores, recipe, budget, allowed = _check_refine(model, toks, scores, recipe, rounds, batch, evaluations, minutes, damping)
-    sizes, limit = _checked(scores, budget, allowed)
     if state.path: state.of('refining', model=identity(model), tokens=Tokens(ids, '').fingerprint, start=_key(recipe), schemes=scores.schemes, losses=digest(dict(loss=scores.loss) | ({} if scores.cross is None else dict(cross=scores.cross)), [recipe.budget, recipe.made.get('grouping'), recipe.made.get('fixed'), recipe.made.get('at_least')]), damping=damping, batch=batch, version=__version__)
-    judge, ended = _Judge(model, ids, batch, evaluations, minutes, state), 'rounds'
+    return fitting(batch, lambda b: _refined(_Judge(model, ids, b, evaluations, minutes, state), ids, scores, recipe, budget, allowed, rounds, damping, b))
+
+# %% ../nbs/07_refinement.ipynb #821b6c35
+def _refined(judge, ids, scores, recipe, budget, allowed, rounds, damping, batch):
+    (sizes, limit), ended = _checked(scores, budget, allowed), 'rounds'
     try:
         for r in [recipe, *_baselines(scores, budget, allowed)]: judge(r, 'start' if r is recipe else r.made['by'], net=True)
         for i in tqdm(range(rounds), desc='refining', leave=False):
             if judge.spent(): ended = 'budget'; break
-            tried = _round(judge, model, ids, scores, best := judge.best(), sizes, limit, allowed, damping, batch)
+            tried = _round(judge, judge.model, ids, scores, best := judge.best(), sizes, limit, allowed, damping, batch)
             mu = next((m for m, r in tried if r.schemes == judge.best().schemes != best.schemes), None)
             if mu: damping = (mu/1.5, mu, mu*1.5)
             elif judge.spent(): ended = 'budget'; break
@@ -210,7 +213,7 @@ def refine(model,          # The model that was scored, unquantized
             else: ended = 'no further gain'; break
     except KeyboardInterrupt as e:
         ended = 'interrupted'
-        if state.path: state.unfinished = e
+        if judge.state.path: judge.state.unfinished = e
     return _report(judge, recipe, ended)
 
 # %% ../nbs/07_refinement.ipynb #a5505f3f
