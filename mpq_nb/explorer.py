@@ -94,7 +94,7 @@ def described(scores: Scores, # From `score`
     small = min(range(len(scores.schemes)), key=lambda q: scheme_bits(scores.schemes[q]))
     per = np.array([v[small] / w for v, w in zip(loss, weights)])
     norm = LogNorm(*(per[per > 0].min(), per.max())) if (per > 0).any() else lambda v: v
-    heat = [to_hex(plt.get_cmap('viridis')(norm(v))) if v > 0 else '#808080' for v in per]
+    heat = [to_hex(c) if v > 0 else '#808080' for v, c in zip(per, plt.get_cmap('viridis')(norm(per)))]
     return [dict(kind=c['kind'], short=short(c['kind']), block=c['block'], name=c['pattern'] if '*' in c['pattern'] else c['layers'][0], n=len(c['layers']),
                  weights=sum(size[n] for n in c['layers']), loss=[float(f'{x:.3g}') if np.isfinite(x) else None for x in v], heat=h) for c, v, h in zip(cs, loss, heat)]
 
@@ -298,8 +298,9 @@ _JS_DRAW = r"""
     root.dataset.ready = view.step
   }
   const watch = new ResizeObserver(draw)
-  watch.observe(map); model.on('change:view', draw); draw()
-  return () => { watch.disconnect(); model.off('change:view', draw) }
+  const ours = e => e.target.closest?.('.mpq-explorer') && e.target.toggleAttribute('data-lm-suppress-shortcuts', !(e.ctrlKey || e.metaKey || e.altKey || e.shiftKey))
+  watch.observe(map); model.on('change:view', draw); addEventListener('keydown', ours, true); draw()
+  return () => { watch.disconnect(); model.off('change:view', draw); removeEventListener('keydown', ours, true) }
 }
 export default {render}
 """
@@ -332,7 +333,7 @@ _CSS = r"""
 
 # %% ../nbs/09_explorer.ipynb #9cb3a0ac
 _CSS_PAGE = r"""
-.mpq-explorer {max-width: 1500px} .mpq-explorer .mpq-row {flex-flow: row wrap; gap: 4px 18px; align-items: center; overflow: visible}
+.mpq-explorer {max-width: 1500px; padding: 0 4px} .mpq-explorer .mpq-row {flex-flow: row wrap; gap: 4px 18px; align-items: center; overflow: visible}
 .mpq-explorer .widget-label {width: auto; min-width: 56px; margin-right: 6px} .mpq-explorer .widget-toggle-buttons {display: flex; flex-flow: row wrap; align-items: center; overflow: visible}
 .mpq-explorer .widget-toggle-button {opacity: .65} .mpq-explorer .widget-toggle-button.mod-active {opacity: 1; box-shadow: inset 0 0 0 1.5px var(--jp-ui-font-color1, CanvasText)} .mpq-explorer .widget-toggle-buttons > div {display: flex; flex-wrap: wrap} .mpq-explorer .mpq-fill {flex: 1 1 240px; max-width: 520px} .mpq-explorer .widget-toggle-button, .mpq-explorer .jupyter-button {height: 28px; line-height: 26px}
 .mpq-explorer .jupyter-button:focus-visible {outline: 2px solid #D55E00; outline-offset: 1px} .mpq-explorer .widget-toggle-buttons .jupyter-button {margin: 1px}
@@ -750,7 +751,7 @@ def _app(notebook, ready, port, token, then):
             poll = PeriodicCallback(look, 100)
             poll.start()
     app = Page(notebook_path=str(notebook), ip='127.0.0.1', port=port, token=token, open_browser=True, log_level=40)
-    app.initialize(['--preheat_kernel=True', '--pool_size=1', *(f'--VoilaConfiguration.extension_allowlist={e}' for e in EXTENSIONS)])
+    app.initialize(['--preheat_kernel=True', '--pool_size=1', '--VoilaKernelManager.fill_delay=4', *(f'--VoilaConfiguration.extension_allowlist={e}' for e in EXTENSIONS)])
     app.template_paths.insert(0, str(notebook.parent))
     return app
 

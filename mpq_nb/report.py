@@ -609,7 +609,7 @@ pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
 @media (max-width: 40rem) { body { font-size: 15px; } main { padding-top: 1.2rem; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .6rem; } figure svg { max-width: none; width: min(var(--w), max(100%, 30rem)); } }
 @media print { :root { --fg: #000; --bg: #fff; --soft: #444; --line: #bbb; --wash: #fff; --accent: #000; --warn: #fff; } @page { margin: 16mm 14mm; } body { font-size: 10pt; } main, footer { max-width: none; padding: 0; } h2 { margin-top: 1.4rem; }
-  h2, h3, summary { break-after: avoid; } figure, table, dl, .tiles, pre { break-inside: avoid; } figure svg { width: auto; max-width: 100%; } .scroll { overflow: visible; } table { font-size: 8pt; } td.n { white-space: normal; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  h2, h3, h2 + p, summary { break-after: avoid; } .tiles { grid-template-columns: repeat(auto-fit, minmax(7rem, 1fr)); } .tiles div { padding: .5rem .6rem; } .tiles strong { font-size: 1rem; } figure, table, dl, .tiles, pre, h2 + p { break-inside: avoid; } figure svg { width: auto; max-width: 100%; } .scroll { overflow: visible; } table { font-size: 8pt; } td.n { white-space: normal; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   details::details-content { content-visibility: visible; block-size: auto; } }
 '''
 

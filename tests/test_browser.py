@@ -1,4 +1,4 @@
-"The explorer in a real browser: Voilà's page as `mpq explore` serves it, and the notebook in JupyterLab."
+"The explorer in a real browser: Voilà's page as `mpq explore` serves it, and the notebook in JupyterLab and Notebook 7."
 import json
 import os
 import re
@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from mpq_nb.allocation import Recipe
 from mpq_nb.cli import main
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
@@ -145,27 +147,38 @@ def test_dark_where_the_system_is_dark(page):
     page.emulate_media(color_scheme='light')
 
 
-def test_jupyterlab_shows_the_widget(browser, scores, tmp_path):
-    "A notebook with one cell, run in JupyterLab: the same front end, the same map."
-    cell = dict(cell_type='code', id='a', metadata={}, outputs=[], execution_count=None, source=f"from mpq_nb.explorer import Explorer\nExplorer({str(scores)!r})")
+@pytest.mark.parametrize('app, path', [('jupyterlab', 'lab/tree'), ('notebook', 'notebooks')])
+def test_a_notebook_shows_the_widget(browser, scores, tmp_path, app, path):
+    "A notebook with one cell, run in JupyterLab and in Notebook 7: the same front end, the same map, mouse and keys."
+    if not find_spec(app): pytest.skip(f'no {app}: pip install {app}')
+    cell = dict(cell_type='code', id='a', metadata={}, outputs=[], execution_count=None, source=f"from mpq_nb.explorer import Explorer\nExplorer({str(scores)!r}, out={str(tmp_path/'recipe.json')!r})")
     (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3', language='python')), nbformat=4, nbformat_minor=5)))
     env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | dict(JUPYTERLAB_SETTINGS_DIR=str(tmp_path/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(tmp_path/'work'))
-    cmd = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', '--port=8941', '--IdentityProvider.token=abc', f'--ServerApp.root_dir={tmp_path}']
+    cmd = [sys.executable, '-m', app, '--no-browser', '--allow-root', '--ip=127.0.0.1', '--port=8941', '--IdentityProvider.token=abc', f'--ServerApp.root_dir={tmp_path}']
     log = tmp_path/'log'
     p = subprocess.Popen(cmd, env=env, stdout=log.open('w'), stderr=subprocess.STDOUT)
     try:
-        while not (m := re.search(r'http://127\.0\.0\.1:(\d+)/lab\?', log.read_text())):
+        while not (m := re.search(r'http://127\.0\.0\.1:(\d+)/(lab|tree)\?', log.read_text())):
             assert p.poll() is None, log.read_text()
             time.sleep(.5)
-        port = m[1]
         page = browser.new_context(viewport=dict(width=1280, height=900)).new_page()
-        page.goto(f'http://127.0.0.1:{port}/lab/tree/a.ipynb?token=abc')
+        page.goto(f'http://127.0.0.1:{m[1]}/{path}/a.ipynb?token=abc')
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)   # the kernel is there
-        page.locator('.jp-CodeCell').first.click()
-        page.locator('[data-command="notebook:run-cell-and-select-next"]').first.click()
+        while page.locator('.jp-InputPrompt').first.inner_text() == '[ ]:':      # a click that comes too early is lost
+            page.locator('.jp-CodeCell .cm-content').first.click()
+            page.keyboard.press('Shift+Enter')
+            page.wait_for_timeout(1000)
         page.wait_for_selector('.mpq[data-ready]', timeout=240_000)
         step(page, page.locator('.mpq-cell').first.click)
         assert page.locator('.mpq-cell.pinned').count() == 1 and page.locator('.mpq-cell').count() == 252
+        page.keyboard.press('ArrowRight')     # the notebook would take it, if it could
+        assert page.evaluate('document.activeElement.dataset.name') == 'model.layers.1.self_attn.q_proj'
+        before = formats(page)
+        for _ in range(5): step(page, lambda: page.locator('.noUi-handle').first.press('ArrowRight'))
+        assert formats(page) != before
+        page.get_by_role('button', name='Save recipe').click()
+        page.wait_for_function("document.querySelector('.mpq-note').textContent.startsWith('saved')")
+        assert list(Recipe.load(tmp_path/'recipe.json').schemes.values()) == formats(page)
     finally:
         p.terminate()
         p.wait(30)
