@@ -10,9 +10,9 @@ __all__ = ['TINY', 'ROUTERS', 'FUSED', 'GROUPS', 'FAKE', 'DTYPES', 'TOKENIZER_FI
            'demo_model']
 
 # %% ../nbs/01_models.ipynb #28c71954
-import hashlib, json, os, re, shutil, socket, subprocess, sys, tempfile, time, warnings, zipfile
+import ctypes, hashlib, json, os, re, shutil, socket, subprocess, sys, tempfile, time, warnings, zipfile
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -153,6 +153,11 @@ def resident(*modules: nn.Module):
         for m, h in held:
             h.offload = True
             h.post_forward(m, None)
+        if held: _trim()
+
+def _trim():
+    "Have the C library give back what is free in its heap: holes between what stays grow by megabytes a block otherwise."
+    with suppress(AttributeError, OSError, TypeError): ctypes.CDLL(None).malloc_trim(0)      # glibc has it
 
 # %% ../nbs/01_models.ipynb #972eeabb
 def fingerprint(model: nn.Module, # A decoder from transformers
