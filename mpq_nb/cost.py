@@ -6,7 +6,7 @@
 __all__ = ['CONFIGS', 'DISK', 'STAGES', 'WORK', 'meta_model', 'memory', 'Rates', 'rates', 'Estimate', 'estimate']
 
 # %% ../nbs/09_cost.ipynb #10529e4f
-import json, time
+import json, os, time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +181,7 @@ def estimate(model,                     # A name as `meta_model` takes it, or a 
              dtype=torch.bfloat16,      # Of the weights
              device: str = None,        # `"cpu"` or `"cuda"`; by default where there is one, a GPU
              stream: bool = False,      # The blocks are left on the disk
-             few: float = 10.,          # Seconds, by a plain count of operations, below which nothing is measured
+             few: float = 100.,         # Seconds, by a plain count of operations, below which nothing is measured
             ) -> Estimate:
     "What work on a model will take, before it is loaded."
     kinds = (work,) if isinstance(work, str) else tuple(work)

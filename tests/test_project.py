@@ -50,6 +50,12 @@ def test_a_module_imports_only_lower_numbers():
         assert all(order[u] < n for u in used), (name, used)
 
 
+def test_no_name_is_undefined():
+    "A notebook may have imported for its examples what the library lacks."
+    said = run(sys.executable, '-m', 'pyflakes', *(ROOT/'mpq_nb').glob('*.py')).stdout
+    assert 'undefined name' not in said, said
+
+
 def test_outputs_hold_no_paths_of_this_machine():
     for p in [*NOTEBOOKS, ROOT/'README.md']:
         assert str(ROOT) not in p.read_text() and str(Path.home()/'.cache') not in p.read_text(), p.name
