@@ -380,19 +380,19 @@ VLLM, SGLANG = 'github.com/vllm-project/vllm', 'github.com/sgl-project/sglang'
 _LAYERS = 'vllm/model_executor/layers/quantization'
 _fused = lambda where: Fact('layers that are served as one have different formats', "allocate(..., groups='fused')", where, whole=lambda r: [n for g in _split(r) for n in g])
 _head_rule = lambda where: Fact('lm_head is quantized', 'score without head=True', where, whole=lambda r: [n for n in r.schemes if not re.search(r'\.\d+\.', n)] if r.has_head else [])
-_marlin = (Fact('the Marlin kernel has 4 and 8 bits only', 'leave the other widths out: scores.select', f'{VLLM}/blob/main/{_LAYERS}/utils/marlin_utils.py', _int(lambda s, o, i: s.bits not in (4, 8))),
+_marlin = (Fact('the Marlin kernel has 4 and 8 bits only', 'leave the other widths out: --schemes, or scores.select', f'{VLLM}/blob/main/{_LAYERS}/utils/marlin_utils.py', _int(lambda s, o, i: s.bits not in (4, 8))),
            Fact('the Marlin kernel has groups of 32, 64 and 128, or a whole row', 'another group, such as W4A16G64', f'{VLLM}/blob/main/{_LAYERS}/utils/marlin_utils.py', _int(lambda s, o, i: s.group_size not in (-1, 32, 64, 128))),
            Fact('the Marlin kernel needs outputs in multiples of 64 and inputs in multiples of 128, and of the group', 'add BF16 to the schemes for this layer, or a smaller group', f'{VLLM}/blob/main/{_LAYERS}/utils/marlin_utils.py', _int(lambda s, o, i: o % 64 or i % 128 or s.group_size > 0 and i % s.group_size)))
 
 ENGINES = {
     'vllm': (Fact('no reader for this kind of format', 'integers of 4 or 8 bits, MXFP4, MXFP8, NVFP4, FP8', f'{VLLM}/tree/main/{_LAYERS}/compressed_tensors/schemes', _only('int', 'mx_fp a4', 'mx_fp a8', 'nv_fp a4', 'fp a8')), *_marlin,
              _fused(f'{VLLM}/blob/main/{_LAYERS}/compressed_tensors/utils.py'), _head_rule(f'{VLLM}/blob/main/{_LAYERS}/auto_round.py'),
-             Fact('integers and floats in one checkpoint', 'formats of one family: scores.select', f'{VLLM}/issues/46311', whole=_several)),
+             Fact('integers and floats in one checkpoint', 'formats of one family: --schemes, or scores.select', f'{VLLM}/issues/46311', whole=_several)),
     'sglang': (Fact('no reader for this kind of format in AutoRound checkpoints', 'integers of 4 or 8 bits', f'{SGLANG}/pull/6226', _only('int')), *_marlin,
                _fused(f'{SGLANG}/pull/6226'), _head_rule(f'{SGLANG}/pull/6226')),
     'transformers': (Fact('no reader for this kind of format', 'integers of 2, 3, 4 or 8 bits, MXFP4, MXFP8, NVFP4, GGUF types', 'github.com/intel/auto-round/blob/main/docs/step_by_step.md', _only('int', 'mx_fp a4', 'mx_fp a8', 'nv_fp a4', 'gguf')),
-                     Fact('integers, floats and GGUF types in one checkpoint', 'formats of one family: scores.select', 'huggingface.co/docs/transformers/quantization/compressed_tensors', whole=_several),
-                     Fact('widths that are packed are 2, 3, 4 and 8', 'leave this width out: scores.select', 'github.com/intel/auto-round/blob/main/docs/step_by_step.md', _int(lambda s, o, i: s.bits not in (2, 3, 4, 8))),
+                     Fact('integers, floats and GGUF types in one checkpoint', 'formats of one family: --schemes, or scores.select', 'huggingface.co/docs/transformers/quantization/compressed_tensors', whole=_several),
+                     Fact('widths that are packed are 2, 3, 4 and 8', 'leave this width out: --schemes, or scores.select', 'github.com/intel/auto-round/blob/main/docs/step_by_step.md', _int(lambda s, o, i: s.bits not in (2, 3, 4, 8))),
                      Fact('outputs and inputs have to be multiples of 32, and inputs of the group', 'a smaller group, or add BF16 to the schemes', 'github.com/intel/auto-round/tree/main/auto_round/export/export_to_autoround', _int(lambda s, o, i: o % 32 or i % 32 or s.group_size > 0 and i % s.group_size)),
                      _head_rule('github.com/intel/auto-round/blob/main/docs/step_by_step.md')),
     'llama.cpp': (Fact('only GGUF types are read', 'schemes such as GGUF:Q4_K_S', 'github.com/ggml-org/llama.cpp/blob/master/ggml/include/ggml.h', _only('gguf')),

@@ -343,7 +343,7 @@ def _check_packable(recipe, format):
     if not kinds: raise InputError('this recipe leaves every layer in 16 bits: there is nothing to quantize.')
     if len(kinds) > 1:
         (a, x), (b, y) = list(kinds.values())[:2]
-        raise InputError(f"format '{format}' cannot hold {x} ({a}) and {y} ({b}) in one checkpoint; solve again among {x} and what goes with it, or use format 'auto_round'.")
+        raise InputError(f"format '{format}' cannot hold {x} ({a}) and {y} ({b}) in one checkpoint; solve again among {x} and what goes with it (--schemes, or scores.select).")
 
 # %% ../nbs/05_quantization.ipynb #0dccbf9e
 def disk_bytes(recipe, model, format='auto_round'):
