@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -161,6 +162,7 @@ def test_a_notebook_shows_the_widget(browser, scores, tmp_path, app, path):
         while not (m := re.search(r'http://127\.0\.0\.1:(\d+)/(lab|tree)\?', log.read_text())):
             assert p.poll() is None, log.read_text()
             time.sleep(.5)
+        while socket.socket().connect_ex(('127.0.0.1', int(m[1]))): time.sleep(.5)      # the link comes before the server
         page = browser.new_context(viewport=dict(width=1280, height=900)).new_page()
         page.goto(f'http://127.0.0.1:{m[1]}/{path}/a.ipynb?token=abc')
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)   # the kernel is there
