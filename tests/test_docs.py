@@ -133,7 +133,7 @@ def test_no_link_is_inside_another(site):
 def test_the_landing_page_has_the_picture_and_the_two_commands(site):
     page = '\n'.join(texts(site['index.ipynb']))
     first = page.split('\n## ')
-    assert re.search(r'!\[.+\]\(images/demo\.png\)', first[0]) and all(f'{c} ' in first[1] for c in ('make demo', 'mpq explore demo/scores.safetensors'))
+    assert re.search(r'!\[.+\]\(images/demo\.png\)', first[0]) and all(c in first[1] for c in ('make demo ', 'make test ', 'mpq explore demo/scores.safetensors'))
 
 
 def test_without_quarto_make_docs_says_what_is_missing(tmp_path):
