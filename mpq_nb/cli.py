@@ -123,7 +123,7 @@ def _forecast(model, samples, length, dtype='auto', verify=False, stream=False, 
     need = max(e.memory, (2*m.num_parameters() + 4*(m.num_parameters() + sum(l.numel for l in layers(m)))) * verify)     # the copy in float32, and its rounded layers
     need += 0 if torch.cuda.is_available() else psutil.Process().memory_info().rss     # the libraries
     free, where = (torch.cuda.mem_get_info()[0], 'on the GPU') if torch.cuda.is_available() else (psutil.virtual_memory().available, 'free')
-    time = f", about {_time(e.total)} ({', '.join(f'{k} {_time(v)}' for k, v in e.seconds.items())})" if e.total else ', a minute or two at most' if work else ''
+    time = f", about {_time(e.total)} ({', '.join(f'{k} {_time(v)}' for k, v in e.seconds.items())})" if e.total else ', a few minutes at most' if work else ''
     return f"; about {_size(need)} of memory ({_size(free)} {where}{': it may not fit' if need > free else ''}){time}"
 
 # %% ../nbs/11_cli.ipynb #ac22f88a
