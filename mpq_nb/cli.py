@@ -115,8 +115,9 @@ def _forecast(model, samples, length, dtype='auto', verify=False, stream=False, 
     "'; about 3 GiB of memory (8 GiB free), about 4 min', as far as it can be foreseen."
     import psutil, torch
     from mpq_nb.cost import estimate
-    from mpq_nb.models import layers
+    from mpq_nb.models import check_hub, layers
     from mpq_nb.study import dtype_of
+    if work and model != 'demo' and not Path(model).expanduser().exists(): check_hub(model)     # before anything is timed
     m = _meta(model)
     if m is None or samples < 1 or length < 2: return ''
     e = estimate(m, work, samples, length, schemes, dtype_of(dtype or 'auto', model), stream=stream)
