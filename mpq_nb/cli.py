@@ -208,7 +208,8 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     names, out = sensitivity._check_schemes(schemes), str(models.check_out(out))
     C.check_batch(batch); C.check_block(samples, length, seed); _check_left(out, resume)
     _check_scoring(method, groups, calibration, stream)
-    _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{_forecast(model, samples, length, dtype, stream=stream, work=["sample"]*(calibration == "self") + ["score"]*(method == "fisher"), schemes=names)}')
+    cost = '' if ray else _forecast(model, samples, length, dtype, stream=stream, work=['sample']*(calibration == 'self') + ['score']*(method == 'fisher'), schemes=names)
+    _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{cost}')
     with _state(out) as state:
         s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head)
         s.meta.update(model_name=model, ran=ran)
@@ -317,8 +318,10 @@ def _packing(r, schemes):
     for f, x in Q.FORMATS.items():
         for n in schemes:
             if not any(x.lacks(n, shape) for shape in shapes): among.setdefault((f, x.kind(n)), []).append(n)
-    lists = {tuple(v): f for (f, _), v in reversed(among.items()) if len(v) > 1}
-    return '; no packed checkpoint holds these formats together, it can only be simulated' + ''.join(f"\n  to pack one by {f}: --schemes {','.join(v)}" for v, f in reversed(lists.items()))
+    lists = {}      # {formats: the first that packs them}
+    for (f, _), v in among.items():
+        if len(v) > 1: lists.setdefault(tuple(v), f)
+    return '; no packed checkpoint holds these formats together, it can only be simulated' + ''.join(f"\n  to pack one by {f}: --schemes {','.join(v)}" for v, f in lists.items())
 
 # %% ../nbs/11_cli.ipynb #18959cf1
 def _check_recipe(recipe, budget, format):
@@ -404,7 +407,7 @@ def _write_once(m, tok, r, out, format, overwrite, tune, written, state):
     state.once('written', lambda: proof); state.write()
 
 # %% ../nbs/11_cli.ipynb #b6cced5c
-def _read_back(model, r, out, dtype, state):
+def _verified(model, r, out, dtype, state):
     "Compare what was written with the model and the recipe."
     from mpq_nb import models, quantization as Q
     _say('reading it back in a process of its own')
@@ -446,7 +449,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     with _state(out) as state:
         r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, state, dtype)
         _write_once(m, tok, r, out, format, overwrite, tune, written, state)
-        v = None if format == 'fake' else _read_back(model, r, out, dtype, state)
+        v = None if format == 'fake' else _verified(model, r, out, dtype, state)
     return _wrote(model, r, v, format, out)
 
 # %% ../nbs/11_cli.ipynb #ea0dc1a6
@@ -580,7 +583,7 @@ def study(study: str,            # table1 to table4, or a .yaml file
         return dict(text=[p.round(2)], cells=json.loads(p.to_json(orient='records')))
     out = out or f'runs/{Path(study).stem}'
     _say(f"{len(st.cells())} cells of {st.title or study} on {', '.join(st.models)}; each goes to {out}/results.jsonl as it is finished")
-    for m in st.models: _say(f'  {m}{_forecast(m, st.samples, st.length, st.dtype)}')
+    for m in st.models: _say(f"  {m}{'' if ray else _forecast(m, st.samples, st.length, st.dtype)}")
     rows = S.run(st, out, data, resume, ray)
     bad = [r for r in rows if 'error' in r]
     diff = S.differences(rows)

@@ -302,9 +302,18 @@ def _check_folder(folder):
         raise InputError(f"folder '{folder}' has a model but no tokenizer; save the model's tokenizer into it with tokenizer.save_pretrained('{folder}').")
 
 # %% ../nbs/01_models.ipynb #3661e7b8
+_answers = {}      # {name: (when, what the hub answered)}
+
 def check_hub(name: str, # Of a model
              ) -> dict:   # What transformers has to be told: to keep to the hub's cache here where the hub does not answer
     "Raise `InputError` unless the hub, or what was kept of it, has a model of that name."
+    when, answer = _answers.get(name, (float('-inf'), None))
+    if time.monotonic() - when > 60:
+        answer = _ask_hub(name)
+        _answers[name] = time.monotonic(), answer
+    return dict(answer)
+
+def _ask_hub(name):
     if name.endswith('.gguf') or name[:1] in './~': raise InputError(f"there is no model at '{name}': no such file or folder.")
     try:
         kept = isinstance(try_to_load_from_cache(name, 'config.json'), str)

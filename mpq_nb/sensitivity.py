@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAME', 'TENSORS', 'META', 'LOGITS', 'SEGMENT', 'ALL', 'SAVED', 'METHODS', 'Scores', 'forward', 'slices',
-           'predictions', 'labels', 'fisher_gradient', 'watched', 'backward', 'stream', 'text_gradient', 'kl_rows',
-           'kl_sliced', 'score']
+           'predictions', 'labels', 'fisher_gradient', 'watched', 'backward', 'stream', 'text_gradient', 'kl_sliced',
+           'score']
 
 # %% ../nbs/03_sensitivity.ipynb #05dd0695
 import hashlib, json, shutil, tempfile
@@ -566,17 +566,11 @@ def _kl_tokens(logp, logits):
     d = logits.float().log_softmax(-1).neg_().add_(logp)
     return d.mul_(logp.exp()).sum(-1)
 
-def kl_rows(logp,   # Log-probabilities of the reference [n, T, V]
-            logits, # Of the model, [n, T, V]
-           ):       # [n]
-    "Mean KL(reference ‖ model) of each sequence, in nats per token."
-    return _kl_tokens(logp, logits).mean(-1).cpu()
-
 def kl_sliced(logp,  # at -> log-probabilities of the reference at these tokens
               made,  # (at, logits) of each slice, from `predictions`
               shape, # (n, T) of the batch
              ):      # [n]
-    "The same of logits that come slice by slice."
+    "Mean KL(reference ‖ model) of each sequence, in nats per token, of logits that come slice by slice."
     out = None
     for at, l in made:
         kl = _kl_tokens(logp(at).to(l.device), l)

@@ -470,8 +470,9 @@ def _connect(address):
     return ray
 
 def _demand(ray, name, need):
-    "What Ray has to reserve for work on a model that takes `need` bytes; a text where no node has them."
+    "What Ray has to reserve for work on a model that takes `need()` bytes, which only nodes without GPUs have to know; a text where no node has them."
     if ray.cluster_resources().get('GPU', 0) > 0: return dict(num_gpus=1)
+    need = need()
     room = max(n['Resources'].get('memory', 0) for n in ray.nodes() if n['Alive'])
     if need > room: return f'{name} needs {need/2**30:.0f} GiB, and no node of the cluster has more than {room/2**30:.0f}.'
     return dict(memory=need)
@@ -498,7 +499,7 @@ def _on_ray(study, todo, out, data, address):
 
     options, ready, left = {}, {}, {}
     for c in todo:
-        o = options[c.model] = options.get(c.model) or _demand(ray, c.model, _needs(study, meta_model(c.model), c.model))
+        o = options[c.model] = options.get(c.model) or _demand(ray, c.model, lambda: _needs(study, meta_model(c.model), c.model))
         if isinstance(o, str): yield dict(key=cell_key(study, c), **asdict(c), error=f'InputError: {o}'); continue
         if _kind(c.recipe) not in ('bf16', 'uniform') and c.model not in ready: ready[c.model] = _scored(prepare, shard, merged, study, c.model, o)
         left[cell.options(**o).remote(c, ready.get(c.model) if _kind(c.recipe) not in ('bf16', 'uniform') else None)] = c
@@ -531,7 +532,7 @@ def _kept_shard(state, i, m, schemes, head):
     return Scores(layers=ls, groups=tuple((l.name,) for l in ls), schemes=schemes, meta=dict(state.steps[f'about shard {i}']), **state.steps[f'shard {i}'])
 
 # %% ../nbs/10_study.ipynb #afb10a77
-def _finished(ray, state, left):
+def _gather(ray, state, left):
     "Keep the shards as they are finished; an error of one is the error of all."
     with tqdm(total=len(left), desc='shards', leave=False) as bar:
         while left:
@@ -560,10 +561,10 @@ def score_ray(model: str,            # A name that every worker can load: on the
     if method == 'mse': raise InputError("method 'mse' reads no text, so there is nothing to divide; score in one process.")
     n, length = (len(toks), toks.ids.shape[1]) if isinstance(toks, Tokens) else toks[1:3]
     r = _connect(ray)
-    options = _demand(r, model, memory(m, SHARD, length, dtype_of(dtype, model).itemsize, stream))
+    options = _demand(r, model, lambda: memory(m, SHARD, length, dtype_of(dtype, model).itemsize, stream))
     if isinstance(options, str): raise InputError(options)
     draw, shard = _tasks(r, model, names, dtype, stream, options, dict(method=method, batch=batch, seed=seed, head=head))
     toks = toks if isinstance(toks, Tokens) else r.get(draw.remote(*toks))
     if state.path: state.of('scoring on a cluster', model=model, dtype=dtype, schemes=names, tokens=toks.fingerprint, method=method, seed=seed, batch=batch, head=head, version=__version__)
-    _finished(r, state, {shard.remote(toks[i:i+SHARD]): i for i in range(0, n, SHARD) if f'about shard {i}' not in state.steps})
+    _gather(r, state, {shard.remote(toks[i:i+SHARD]): i for i in range(0, n, SHARD) if f'about shard {i}' not in state.steps})
     return Scores.merge([_kept_shard(state, i, m, names, head) for i in range(0, n, SHARD)]).regroup(groups)
