@@ -437,18 +437,17 @@ def _matching(scores, pattern):
     return np.array(hit)
 
 # %% ../nbs/04_allocation.ipynb #03b553b3
+def _broken(engine, name, shape):
+    "The first fact that speaks against a layer of this shape in this format; None if nothing does."
+    return next((f for f in _facts(engine) if f.layer and f.layer(name, shape)), None)
+
 def _served(scores, engine):
     "Which columns of each row an engine has kernels for, [G, Q]; raises if it has none for a row."
     shape = {l.name: l.shape for l in scores.layers}
-    ok, why = np.ones(scores.loss.shape, bool), {}
-    for g, group in enumerate(scores.groups):
-        for q, name in enumerate(scores.schemes):
-            for f in _facts(engine):
-                if f.layer and any(f.layer(name, shape[n]) for n in group): ok[g, q] = False; why.setdefault(g, f)
-    if not ok.any(1).all():
-        g = int((~ok.any(1)).argmax())
-        raise InputError(f"{engine} can serve {scores.groups[g][0]} {shape[scores.groups[g][0]]} in none of {', '.join(scores.schemes)}: {why[g].rule}; {why[g].remedy} [{why[g].source}].")
-    return ok
+    why = [[next((f for l in group if (f := _broken(engine, n, shape[l]))), None) for n in scores.schemes] for group in scores.groups]
+    for (layer, *_), facts in zip(scores.groups, why):
+        if all(facts): raise InputError(f"{engine} can serve {layer} {shape[layer]} in none of {', '.join(scores.schemes)}: {facts[0].rule}; {facts[0].remedy} [{facts[0].source}].")
+    return np.array([[f is None for f in facts] for facts in why]).reshape(scores.loss.shape)
 
 # %% ../nbs/04_allocation.ipynb #c0dff4b2
 def _allowed(scores, fixed=None, at_least=None, engine=None):
@@ -465,8 +464,8 @@ def _allowed(scores, fixed=None, at_least=None, engine=None):
     return ok
 
 # %% ../nbs/04_allocation.ipynb #d8349afa
-def _checked(scores, budget, allowed=None):
-    "Sizes and limit, after everything that can be wrong was looked for."
+def _checked(scores, budget, allowed=None, rules={}):
+    "Sizes and limit, after everything that can be wrong was looked for; `rules` are what left the choices that are allowed."
     if not torch.isfinite(scores.loss).all():
         g = scores.groups[int((~torch.isfinite(scores.loss)).any(1).nonzero()[0])]
         raise InputError(f"the scores of {g[0]} are not finite; score the model again, in bfloat16 or float32.")
@@ -477,8 +476,9 @@ def _checked(scores, budget, allowed=None):
         low, high = (_in_unit(scores, v, budget) for v in (least, most))
         unit = 10.**max(4, 3 - math.floor(math.log10(low)))     # so many digits that rounding inwards leaves something between
         low, high = math.ceil(low*unit)/unit, math.floor(high*unit)/unit
-        raise InputError(f"a budget of {budget.value:g} {NAMES[budget.unit]} cannot be met with {', '.join(scores.schemes)}{'' if ok.all() else ' and these rules (fixed, at_least)'}: "
-                         f"feasible is {low:g} to {high:g} {NAMES[budget.unit]}. Raise the budget or {'score a smaller scheme' if ok.all() else 'relax the rules'}.")
+        under = '' if ok.all() else f" and {_worded(rules) or 'its rules'}"
+        raise InputError(f"a budget of {budget.value:g} {NAMES[budget.unit]} cannot be met with {', '.join(scores.schemes)}{under}: "
+                         f"feasible is {low:g} to {high:g} {NAMES[budget.unit]}. Raise the budget or {'score a smaller scheme' if ok.all() else 'relax the rules'}.{_hardest(scores, rules.get('engine'))}")
     return sizes, min(limit, most)
 
 # %% ../nbs/04_allocation.ipynb #cb1e7b68
@@ -496,6 +496,43 @@ def _solve(scores, budget, sizes, limit, allowed=None, rules={}):
     choice, gap = knapsack(scores.loss.double().numpy(), sizes, limit, allowed)
     return _recipe(scores, choice, 'ours', budget, gap=gap, **rules)
 
+# %% ../nbs/04_allocation.ipynb #d4fe37b3
+def _worded(rules): return ', '.join(f'{k}={v!r}' for k, v in rules.items())
+
+def _hardest(scores, engine):
+    "The rule of an engine that refuses most, in a sentence; nothing if it refuses nothing."
+    if not engine: return ''
+    found = {n: [f for l in scores.layers if (f := _broken(engine, n, l.shape))] for n in scores.schemes if scheme_bits(n) < 16}
+    partly = {n: fs for n, fs in found.items() if len(fs) < len(scores.layers)} or found     # what it can read at all tells more
+    f, n = next(iter(Counter(f for fs in partly.values() for f in fs).most_common(1)), (None, 0))
+    hit = [n for n, fs in partly.items() if f in fs]
+    return f" {engine} refuses {', '.join(hit)} in {n//len(hit)} of {len(scores.layers)} layers, since {f.rule}; {f.remedy} [{f.source}]." if hit else ''
+
+# %% ../nbs/04_allocation.ipynb #b7db10a2
+def _ruled(scores, budget, rules):
+    "The optimal recipe under the rules."
+    allowed = _allowed(scores, **rules)
+    return _solve(scores, budget, *_checked(scores, budget, allowed, rules), allowed, rules)
+
+def _families(names, engine):
+    "The formats that can stand in one checkpoint of an engine: a tuple per family, which unquantized layers belong to as well."
+    kinds = {n: family(n).split(' ')[0] for n in names}
+    if not any(f.whole is _several for f in _facts(engine)): return [tuple(names)]
+    return [tuple(n for n in names if kinds[n] in ('bf16', k)) for k in dict.fromkeys(kinds.values()) if k != 'bf16'] or [tuple(names)]
+
+def _best_family(scores, budget, rules):
+    "The best recipe that an engine can serve; raises what speaks against each family if there is none."
+    engine, tried = rules['engine'], {}
+    for names in _families(scores.schemes, engine):
+        try:
+            tried[names] = r = _ruled(scores.select(names), budget, rules)
+            if not (ok := servable(r, engine)): raise InputError(f'no recipe of these formats can be served: {ok!r}')
+        except InputError as e: tried[names] = e
+    if not (found := [r for r in tried.values() if isinstance(r, Recipe)]): raise InputError('\n'.join(map(str, tried.values())))
+    r = min(found, key=lambda r: r.loss)
+    others = {','.join(n): x.loss if isinstance(x, Recipe) else str(x) for n, x in tried.items() if x is not r}
+    return replace(r, made=r.made | dict(families=others)) if others else r
+
 # %% ../nbs/04_allocation.ipynb #ce0007c0
 def allocate(scores: Scores,     # From `score`
              bits: float = None, # Budget in payload bits per quantizable weight
@@ -507,18 +544,15 @@ def allocate(scores: Scores,     # From `score`
              groups: str = None, # `"none"` or `"fused"`; by default as scored
              fixed: dict = None, # {pattern of layer names: scheme that they take}
              at_least: dict = None, # {pattern of layer names: smallest scheme that they may take}
-             engine: str = None, # Only what this one of `ENGINES` can serve; `made` has the loss without it
+             engine: str = None, # Only what this one of `ENGINES` can serve, of the best family of formats; `made` has the loss without it
             ) -> Recipe:         # Never above the budget
     "The recipe with the least predicted loss within the budget, proven optimal; raises `InputError` if none fits."
-    budget, free = Budget(bits, bpw, gib, fit, context, batch), scores
-    if groups or engine: scores = scores.regroup(_grouping(groups, engine, scores))
-    rules = {k: v for k, v in dict(fixed=fixed, at_least=at_least, engine=engine).items() if v}
-    allowed = _allowed(scores, **rules)
-    r = _solve(scores, budget, *_checked(scores, budget, allowed), allowed, rules)
-    if not engine: return r
-    if not (ok := servable(r, engine)): raise InputError(f'no recipe of these formats can be served: {ok!r}')
-    freely = _solve(free, budget, *_checked(free, budget), _allowed(free)) if len(free.groups) else r
-    return replace(r, made=r.made | dict(loss_without_engine=freely.loss))
+    budget, rules = Budget(bits, bpw, gib, fit, context, batch), {k: v for k, v in dict(fixed=fixed, at_least=at_least, engine=engine).items() if v}
+    if groups or engine: grouped = scores.regroup(_grouping(groups, engine, scores))
+    else: grouped = scores
+    if not engine: return _ruled(grouped, budget, rules)
+    r = _best_family(grouped, budget, rules)
+    return replace(r, made=r.made | dict(loss_without_engine=_ruled(scores, budget, {}).loss))
 
 # %% ../nbs/04_allocation.ipynb #3642f37b
 def _grouping(groups, engine, scores):

@@ -302,26 +302,18 @@ def _told(r, s, by, out):
     full = by == 'ours' and len(set(r.schemes.values())) == 1 and r.bits == max(map(bits, s.schemes))
     spare = '\nthe budget is not used up: every layer has the largest of the formats' if full else ''
     if 'engine' in r.made: spare += f"\n{r.made['engine']} can serve it, by what is known; without that condition the predicted loss would be {r.made['loss_without_engine']:.4g} nats"
+    for names, x in r.made.get('families', {}).items(): spare += f"\n  one checkpoint holds one family of formats; {names}: {x if isinstance(x, str) else f'a predicted loss of {x:.4g} nats'}"
     return f"{r!r}{spare}\n{_size(r.nbytes)} of checkpoint{_packing(r, s.schemes)}\nwrote {out}; next: mpq evaluate {r.made.get('model_name') or 'MODEL'} --recipe {out}"
 
 # %% ../nbs/11_cli.ipynb #0389604b
 def _packing(r, schemes):
     "By which format a recipe can be packed; where none can, the formats that go together."
     from mpq_nb import quantization as Q
-    from mpq_nb.schemes import InputError
-    def fits(f):
-        try: return Q._check_packable(r, f) is None
-        except InputError: return False
-    if held := [f for f in Q.FORMATS if fits(f)]: return f"; mpq quantize can pack it (--format {' or '.join(held)})"
+    from mpq_nb.schemes import scheme
+    if held := Q.packers(r): return f"; mpq quantize can pack it (--format {' or '.join(held)})"
     if r.has_head: return ''
-    shapes, among = set(r.shapes.values()), {}
-    for f, x in Q.FORMATS.items():
-        for n in schemes:
-            if not any(x.lacks(n, shape) for shape in shapes): among.setdefault((f, x.kind(n)), []).append(n)
-    lists = {}      # {formats: the first that packs them}
-    for (f, _), v in among.items():
-        if len(v) > 1: lists.setdefault(tuple(v), f)
-    return '; no packed checkpoint holds these formats together, it can only be simulated' + ''.join(f"\n  to pack one by {f}: --schemes {','.join(v)}" for v, f in lists.items())
+    if not any(scheme(n).bits < 16 for n in r.schemes.values()): return '; every layer stays in 16 bits: there is nothing to quantize'
+    return '; no packed checkpoint holds these formats together, it can only be simulated' + ''.join(f"\n  to pack one by {f}: --schemes {','.join(v)}" for v, f in Q.packable(schemes, r.shapes.values()).items() if len(v) > 1)
 
 # %% ../nbs/11_cli.ipynb #18959cf1
 def _check_recipe(recipe, budget, format):

@@ -204,6 +204,11 @@ def plot_divergence(evaluation,  # `Evaluation`, or what its `where` gives
     return ax
 
 # %% ../nbs/08_plots.ipynb #43679203
+def _piece(tokenizer, i):
+    "A token as text; as the vocabulary writes it where it is no text of its own, such as a part of a character."
+    text = tokenizer.decode([i])
+    return text if text and '\ufffd' not in text else str(tokenizer.convert_ids_to_tokens(int(i)))
+
 def worst_tokens(evaluation, # `Evaluation`
                  toks,       # The tokens that it was made on
                  tokenizer,  # Of the model
@@ -217,7 +222,7 @@ def worst_tokens(evaluation, # `Evaluation`
     order, rows = evaluation.kl.flatten().argsort(descending=True)[:n].tolist(), []
     for i, t in (divmod(k, T) for k in order):
         ids = toks.ids[i]
-        rows.append(dict(KL=round(evaluation.kl[i, t].item(), 2), before='…' + tokenizer.decode(ids[max(0, t + 1 - context):t + 1]), came=tokenizer.decode(ids[t + 1:t + 2])))
+        rows.append(dict(KL=round(evaluation.kl[i, t].item(), 2), before='…' + tokenizer.decode(ids[max(0, t + 1 - context):t + 1]), came=_piece(tokenizer, ids[t + 1])))
     return pd.DataFrame(rows)
 
 # %% ../nbs/08_plots.ipynb #4f5baa00
@@ -257,7 +262,7 @@ def _dots(rows, what, published, ax):
         _, c, mark, _ = _style(r['recipe'].partition(':')[0])
         ax.errorbar(a, y, xerr=1.96*se, color=c, marker=mark, capsize=2)
         if what == 'accuracy' and published and (v := published(r)): ax.plot(v, y, 'o', mfc='none', color='#888888', markersize=9)
-    ax.set_yticks(range(len(rows)), [_plain(r['recipe']) + ('' if r['bits'] is None else ' @ {:g}'.format(r['bits'])) for r in rows[::-1]])
+    ax.set_yticks(range(len(rows)), [_plain(r.get('label') or r['recipe'] + ('' if r['bits'] is None else ' @ {:g}'.format(r['bits']))) for r in rows[::-1]])
     ax.set_xlabel('average accuracy, 95 % interval' if what == 'accuracy' else 'KL (nats/token), 95 % interval')
     ax.set_title(_plain(rows[0]['model']) + _lead(rows, what), fontsize=10); ax.grid(alpha=.3, axis='x')
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NEEDS', 'PACKED_BITS', 'CT_FLOATS', 'TUNING', 'FUSED_NAMES', 'INTS', 'FORMATS', 'FETCH', 'HOW', 'PROBES', 'PROBED',
-           'SIZES', 'OVERRIDES', 'quantized', 'save_fake', 'Format', 'quiet', 'reload', 'disk_bytes', 'memory_bytes',
-           'export', 'compare', 'verify', 'auto_scheme']
+           'SIZES', 'OVERRIDES', 'quantized', 'save_fake', 'Format', 'quiet', 'reload', 'packers', 'packable',
+           'disk_bytes', 'memory_bytes', 'export', 'compare', 'verify', 'auto_scheme']
 
 # %% ../nbs/05_quantization.ipynb #771d0259
 import copy, gc, json, logging, math, os, re, shutil, subprocess, sys, tempfile, warnings
@@ -344,6 +344,26 @@ def _check_packable(recipe, format):
     if len(kinds) > 1:
         (a, x), (b, y) = list(kinds.values())[:2]
         raise InputError(f"format '{format}' cannot hold {x} ({a}) and {y} ({b}) in one checkpoint; solve again among {x} and what goes with it (--schemes, or scores.select).")
+
+# %% ../nbs/05_quantization.ipynb #76f0abfb
+def packers(recipe # Any
+           ) -> list: # Of names of `FORMATS`
+    "The formats that can pack a recipe."
+    def fits(f):
+        try: return _check_packable(recipe, f) is None
+        except InputError: return False
+    return [f for f in FORMATS if fits(f)]
+
+def packable(schemes, # Names of formats
+             shapes,  # (outputs, inputs) of the layers that they are for
+            ) -> dict: # {formats, a tuple: the first of `FORMATS` that packs them}
+    "The largest sets of formats that one packed checkpoint holds."
+    out = {}
+    for name, f in FORMATS.items():
+        held = [n for n in schemes if not any(f.lacks(n, s) for s in set(shapes))]
+        for kind in dict.fromkeys(f.kind(n) for n in held if scheme(n).bits < 16):
+            out.setdefault(tuple(n for n in held if scheme(n).bits >= 16 or f.kind(n) == kind), name)
+    return {k: v for k, v in out.items() if not any(set(k) < set(other) for other in out)}
 
 # %% ../nbs/05_quantization.ipynb #0dccbf9e
 def disk_bytes(recipe, model, format='auto_round'):

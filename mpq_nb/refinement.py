@@ -195,7 +195,7 @@ def refine(model,          # The model that was scored, unquantized
           ) -> Recipe:     # Of the same budget; `made["refined"]` tells what was measured
     "Improve a recipe by measuring it; on the tokens measured, the result is never worse than uniform, head or tail of its budget."
     ids, scores, recipe, budget, allowed = _check_refine(model, toks, scores, recipe, rounds, batch, evaluations, minutes, damping)
-    if state.path: state.of('refining', model=identity(model), tokens=Tokens(ids, '').fingerprint, start=_key(recipe), schemes=scores.schemes, losses=digest(dict(loss=scores.loss) | ({} if scores.cross is None else dict(cross=scores.cross)), [recipe.budget, recipe.made.get('grouping'), recipe.made.get('fixed'), recipe.made.get('at_least')]), damping=damping, batch=batch, version=__version__)
+    if state.path: state.of('refining', model=identity(model), tokens=Tokens(ids, '').fingerprint, start=_key(recipe), schemes=scores.schemes, losses=digest(dict(loss=scores.loss) | ({} if scores.cross is None else dict(cross=scores.cross)), [recipe.budget, recipe.made.get('grouping'), *map(recipe.made.get, ('fixed', 'at_least', 'engine'))]), damping=damping, batch=batch, version=__version__)
     return fitting(batch, lambda b: _refined(_Judge(model, ids, b, evaluations, minutes, state), ids, scores, recipe, budget, allowed, rounds, damping, b))
 
 # %% ../nbs/07_refinement.ipynb #821b6c35
@@ -247,11 +247,11 @@ def _check_refine(model, toks, scores, recipe, rounds, batch, evaluations, minut
     if not recipe.budget: raise InputError('this recipe has no budget to keep to; make it with allocate(scores, bits=…).')
     if toks is None and scores.ids is None: raise InputError('these scores do not hold their tokens; give tokens to measure on.')
     ids = as_tokens(scores.ids if toks is None else toks, model).ids
-    scores = scores.regroup(recipe.made.get('grouping', 'none'))
+    scores = scores.select(recipe.made.get('among') or scores.schemes).regroup(recipe.made.get('grouping', 'none'))
     if scores.meta.get('method') in ('delta_loss', 'mse') and scores.uniform is None:
         raise InputError(f"scores of method '{scores.meta['method']}' are not in nats, so they cannot be weighed against a measured gradient; score with rescale=True or with method='fisher'.")
     recipe = replace(recipe, schemes={l.name: recipe.schemes[l.name] for l in scores.layers})
     _choice(scores, recipe)
-    budget, allowed = Budget(**recipe.budget), _allowed(scores, recipe.made.get('fixed'), recipe.made.get('at_least'))
+    budget, allowed = Budget(**recipe.budget), _allowed(scores, *map(recipe.made.get, ('fixed', 'at_least', 'engine')))
     if not _fits(scores, recipe, budget, allowed): raise InputError(f'the recipe itself ({recipe.bits:.3f} bits) breaks its budget {recipe.budget} or its rules; solve it again, or correct the budget in the file.')
     return ids, scores, recipe, budget, allowed
