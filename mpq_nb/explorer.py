@@ -780,6 +780,7 @@ EXTENSIONS = ('@jupyter-widgets/jupyterlab-manager', '@voila-dashboards/widgets-
 
 def _app(notebook, ready, port, token, then):
     "A Voilà server of one notebook, which calls `then(url)` when the first page can be shown at once."
+    from jupyter_client import KernelManager
     from tornado.ioloop import PeriodicCallback
     from voila.app import Voila
     class Page(Voila):
@@ -790,7 +791,8 @@ def _app(notebook, ready, port, token, then):
             poll = PeriodicCallback(look, 100)
             poll.start()
     app = Page(notebook_path=str(notebook), ip='127.0.0.1', port=port, token=token, open_browser=True, log_level=40)
-    app.initialize(['--preheat_kernel=True', '--pool_size=1', '--VoilaKernelManager.fill_delay=4', *(f'--VoilaConfiguration.extension_allowlist={e}' for e in EXTENSIONS)])
+    secret = ['--KernelManager.transport_encryption=auto'] if hasattr(KernelManager, 'transport_encryption') else []     # between the page's server and the kernel
+    app.initialize(['--preheat_kernel=True', '--pool_size=1', '--VoilaKernelManager.fill_delay=4', *secret, *(f'--VoilaConfiguration.extension_allowlist={e}' for e in EXTENSIONS)])
     app.template_paths.insert(0, str(notebook.parent))
     return app
 

@@ -124,15 +124,32 @@ def _mx_blocks(b, ebits, mbits, emax, largest):
     e = torch.where(m == 0, torch.ones_like(m), m.log2()).floor_().sub_(emax).clamp_(-127, 127)
     return round_float(b.mul_((-e).exp2()).clamp_(-largest, largest), ebits, mbits).mul_(e.exp2_())
 
-def _mx(x, bits, group, at_once=2**19):
-    "Quantize-dequantize along the last axis in an MX float format: AutoRound's `quant_mx`, but that rounds one float below half of the smallest step up. A slice `at_once` stays in the processor's cache."
+def _blockwise(x, group, f, at_once=2**19):
+    "`f` of blocks along the last axis, [blocks, block] in float32. A slice `at_once` stays in the processor's cache."
     width = x.shape[-1]
     b = torch.nn.functional.pad(x, (0, -width % group)) if width > group and width % group else x
     b = b.reshape(-1, min(group, width))
     out, n = torch.empty_like(b), b.numel() if b.is_cuda else at_once
-    for src, dst in zip(b.split(max(n // b.shape[1], 1)), out.split(max(n // b.shape[1], 1))):
-        dst.copy_(_mx_blocks(src.to(torch.float32, copy=True), *MXFP_FORMAT_CACHE[f'mx_fp{bits}'][:4]))
+    for src, dst in zip(b.split(max(n // b.shape[1], 1)), out.split(max(n // b.shape[1], 1))): dst.copy_(f(src.to(torch.float32, copy=True)))
     return out.reshape(*x.shape[:-1], -1)[..., :width]
+
+def _mx(x, bits, group, at_once=2**19):
+    "Quantize-dequantize along the last axis in an MX float format: AutoRound's `quant_mx`, but that rounds one float below half of the smallest step up."
+    return _blockwise(x, group, lambda b: _mx_blocks(b, *MXFP_FORMAT_CACHE[f'mx_fp{bits}'][:4]), at_once)
+
+# %% ../nbs/00_schemes.ipynb #d57ce79a
+def _inverse(t): return torch.where(t == 0, torch.zeros_like(t), 1. / t)
+
+def _nv_blocks(b, whole):
+    "Quantize-dequantize blocks, [blocks, block], float32, in place; `whole`: the tensor's own scale."
+    scale = (whole * (b.abs().amax(-1, keepdim=True) * (1/6))).clamp_(max=448).to(torch.float8_e4m3fn).float()
+    by = _inverse(scale * _inverse(whole))
+    return round_float(b.mul_(by).clamp_(-6, 6), 2, 3).mul_(_inverse(by))
+
+def _nv(x, group, at_once=2**19):
+    "Quantize-dequantize along the last axis in NVFP4."
+    whole = 448 * 6 * _inverse(x.abs().amax().float()) if x.numel() else torch.ones(())
+    return _blockwise(x, group, lambda b: _nv_blocks(b, whole), at_once)
 
 # %% ../nbs/00_schemes.ipynb #ad3e1fee
 def _gguf(w, name):
@@ -148,7 +165,7 @@ def _autoround(x, dtype, bits, sym, group):
     fn, kind = get_quant_func(dtype, bits, sym, disable_opt_rtn=True, group_size=group, iters=0)
     return fn(x.clone(), bits=bits, group_size=group, data_type=kind)[0].to(x.dtype)
 
-QUANTIZERS = {'mx_fp': lambda x, dtype, bits, sym, group: _mx(x, bits, group)}
+QUANTIZERS = {'mx_fp': lambda x, dtype, bits, sym, group: _mx(x, bits, group)} | dict.fromkeys(('nv_fp', 'nv_fp4_with_static_gs'), lambda x, dtype, bits, sym, group: _nv(x, group))
 
 # %% ../nbs/00_schemes.ipynb #26dbb84f
 def qdq(w: torch.Tensor, # Weight, [outputs, inputs], any float dtype

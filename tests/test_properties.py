@@ -11,7 +11,7 @@ from auto_round.data_type.mxfp import quant_mx
 from mpq_nb.allocation import Recipe, allocate, head, knapsack, random, tail
 from mpq_nb.models import Layer, layers, tiny_model
 from mpq_nb.quantization import quantized
-from mpq_nb.schemes import bits, bpw, qdq, stored_bits
+from mpq_nb.schemes import QUANTIZERS, _autoround, bits, bpw, qdq, stored_bits
 from mpq_nb.evaluation import compare_logprobs
 from mpq_nb.sensitivity import Scores, _loss, score
 
@@ -41,6 +41,14 @@ def test_mx_rounds_to_nearest_where_autoround_rounds_twice():
     x = torch.full((1, 32), 448.)
     x[0, 0] = float(np.nextafter(np.float32(4), np.float32(0)))
     assert qdq(x, 'MXFP6')[0, 0] == 0 and quant_mx(x, bits=6, group_size=32)[0][0, 0] == 8
+
+
+@many
+@given(matrices, st.sampled_from(['nv_fp', 'nv_fp4_with_static_gs']), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_nvfp4_is_bit_identical_to_autorounds(x, kind, dtype):
+    x = torch.from_numpy(x).to(dtype)
+    ours, theirs = QUANTIZERS[kind](x, kind, 4, True, 16), _autoround(x, kind, 4, True, 16)
+    assert torch.equal(ours.nan_to_num(-1.), theirs.nan_to_num(-1.))     # the scale of a tensor of subnormals is beyond float32
 
 
 @many
