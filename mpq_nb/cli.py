@@ -914,18 +914,31 @@ def _input_error():
     from mpq_nb.schemes import InputError
     return InputError
 
+# %% ../nbs/11_cli.ipynb #2487ce3f
+@contextmanager
+def _terminable():
+    "For the length of the block, SIGTERM is an interruption."
+    try: before = signal.signal(signal.SIGTERM, _terminated)
+    except ValueError: yield; return          # not in the main thread
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+# %% ../nbs/11_cli.ipynb #60baa800
+def _run(args):
+    "Run a command with its parsed arguments and show its result; the exit status."
+    run, as_json, began = args.pop('call'), args.pop('json'), time.monotonic()
+    try: res = run(**args)
+    except _input_error() as e: print(f"{_red('mpq: error:')} {e}", file=sys.stderr); return 2
+    text, status = res.pop('text'), res.pop('status', 0)
+    print(json.dumps(res)) if as_json else _show(text)
+    if (took := time.monotonic() - began) > 10: _say(f'took {_time(took)}')
+    return status
+
 # %% ../nbs/11_cli.ipynb #6fe65716
 def main(argv: list = None, # Arguments; those of the process by default
         ) -> int: # Exit status: 0 on success, 2 for bad input, 130 if interrupted, 143 if terminated
     "The `mpq` command."
     _streams()
-    with contextlib.suppress(ValueError): signal.signal(signal.SIGTERM, _terminated)      # ValueError: not in the main thread
-    args, began = vars(parser().parse_args(argv)), time.monotonic()
-    run, as_json = args.pop('call'), args.pop('json')
-    try: res = run(**args)
-    except _input_error() as e: print(f"{_red('mpq: error:')} {e}", file=sys.stderr); return 2
-    except KeyboardInterrupt as e: print('mpq: interrupted', file=sys.stderr); return _status(e)
-    text, status = res.pop('text'), res.pop('status', 0)
-    print(json.dumps(res)) if as_json else _show(text)
-    if (took := time.monotonic() - began) > 10: _say(f'took {_time(took)}')
-    return status
+    with _terminable():
+        try: return _run(vars(parser().parse_args(argv)))
+        except KeyboardInterrupt as e: print('mpq: interrupted', file=sys.stderr); return _status(e)
