@@ -23,7 +23,7 @@ from matplotlib.colors import LogNorm, to_hex
 from . import __version__
 from .allocation import Budget, Recipe, _in_unit, _sizes, allocate, frontier, head, tail, uniform
 from .models import cache_bytes
-from .plots import STYLES, plot_frontier, plot_recipe, short
+from .plots import NAMES, STYLES, plot_frontier, plot_recipe, short
 from .quantization import packable, packers
 from .schemes import InputError, bits as scheme_bits
 from .sensitivity import Scores
@@ -239,7 +239,7 @@ function drawFrontier(f, what, width) {
 }
 function frontierKey(f) {
   const seen = f.points.filter((p, i) => f.points.findIndex(o => o.key === p.key) === i)
-  return h('div', {class: 'mpq-key'}, ...seen.map(p => h('span', {}, s('svg', {width: 14, height: 14}, mark(p.mark, 7, 7, p.colour, 4.5, p.key)), p.key)))
+  return h('div', {class: 'mpq-key'}, ...seen.map(p => h('span', {}, s('svg', {width: 14, height: 14}, mark(p.mark, 7, 7, p.colour, 4.5, p.key)), p.key)), h('span', {class: 'mpq-dim'}, f.about))
 }
 """
 
@@ -653,7 +653,7 @@ def _frontier(self: Explorer):
     points = points + [self._point(f.__name__, f.__name__, f(some, **self.budget), *STYLES[f.__name__][:2]) for f in (head, tail)]
     if self.before and self.before is not self.recipe: points.append(self._point('before', 'before', self.before, '#D55E00', 'ring', 5))
     points.append(here := self._point('this recipe', 'this recipe', self.recipe, '#D55E00', 'o', 6))
-    return dict(line=line, points=points, xlabel=XLABELS[self.axis], said=f"{self.what} {here['y']:.3g} at {here['x']:.3g} {XLABELS[self.axis]}")
+    return dict(line=line, points=points, xlabel=XLABELS[self.axis], about='; '.join(f'{n}: {NAMES[n]}' for n in ('head', 'tail')), said=f"{self.what} {here['y']:.3g} at {here['x']:.3g} {XLABELS[self.axis]}")
 
 # %% ../nbs/09_explorer.ipynb #40d4f986
 @patch

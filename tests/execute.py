@@ -15,7 +15,7 @@ def telling(output):
 
 def execute(path):
     nb = nbformat.read(path, as_version=4)
-    NotebookClient(nb, timeout=1200, kernel_name='python3', coalesce_streams=True, resources={'metadata': {'path': str(path.parent)}}).execute()
+    NotebookClient(nb, timeout=3600, kernel_name='python3', coalesce_streams=True, resources={'metadata': {'path': str(path.parent)}}).execute()
     for c in nb.cells:
         if c.cell_type == 'code': c.outputs = [o for o in c.outputs if telling(o)]
     nb.metadata.pop('widgets', None)
