@@ -122,6 +122,7 @@ def _forecast(model, samples, length, dtype='auto', verify=False, stream=False, 
     if m is None or samples < 1 or length < 2: return ''
     e = estimate(m, work, samples, length, schemes, dtype_of(dtype or 'auto', model), stream=stream)
     need = max(e.memory, (2*m.num_parameters() + 4*(m.num_parameters() + sum(l.numel for l in layers(m)))) * verify)     # the copy in float32, and its rounded layers
+    if model == 'demo' or model.endswith('.gguf'): need = max(need, 6*m.num_parameters())     # unpacked to float32 on the way
     need += 0 if torch.cuda.is_available() else psutil.Process().memory_info().rss     # the libraries
     free, where = (torch.cuda.mem_get_info()[0], 'on the GPU') if torch.cuda.is_available() else (psutil.virtual_memory().available, 'free')
     time = f", about {_time(e.total)} ({', '.join(f'{k} {_time(v)}' for k, v in e.seconds.items())})" if e.total else ', a few minutes at most' if work else ''
