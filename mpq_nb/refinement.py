@@ -247,7 +247,8 @@ def _check_refine(model, toks, scores, recipe, rounds, batch, evaluations, minut
     if not recipe.budget: raise InputError('this recipe has no budget to keep to; make it with allocate(scores, bits=…).')
     if toks is None and scores.ids is None: raise InputError('these scores do not hold their tokens; give tokens to measure on.')
     ids = as_tokens(scores.ids if toks is None else toks, model).ids
-    scores = scores.select(recipe.made.get('among') or scores.schemes).regroup(recipe.made.get('grouping', 'none'))
+    among = [n for n in recipe.made.get('among') or () if n in scores.schemes]
+    scores = scores.select(among or scores.schemes).regroup(recipe.made.get('grouping', 'none'))
     if scores.meta.get('method') in ('delta_loss', 'mse') and scores.uniform is None:
         raise InputError(f"scores of method '{scores.meta['method']}' are not in nats, so they cannot be weighed against a measured gradient; score with rescale=True or with method='fisher'.")
     recipe = replace(recipe, schemes={l.name: recipe.schemes[l.name] for l in scores.layers})
