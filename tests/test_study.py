@@ -42,10 +42,10 @@ def lines(p): return p.read_text().count('\n') if p.exists() else 0
 @pytest.mark.timeout(600)
 def test_killed_and_resumed(study):
     rng, out = random.Random(0), study/'killed'
-    for target in sorted(rng.sample(range(0, 9), 5)):
+    for target in sorted(rng.sample(range(0, 7), 5)):      # so that a cell or two are left, however late the kill comes
         p = subprocess.Popen([MPQ, 'study', study/'s.yaml', '-o', out, '--resume'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while lines(out/'results.jsonl') <= target and p.poll() is None: time.sleep(.01)
-        time.sleep(rng.random() * .2)
+        time.sleep(rng.random() * .1)
         p.send_signal(signal.SIGKILL)
         p.wait()
     before = (out/'results.jsonl').read_text()
