@@ -911,9 +911,8 @@ def _terminated(*_): raise KeyboardInterrupt('SIGTERM')     # what a scheduler s
 def _status(e): return 143 if e.args == ('SIGTERM',) else 130
 
 def _input_error():
-    "Asked for only when something went wrong: what needs no model should not wait for torch."
-    from mpq_nb.schemes import InputError
-    return InputError
+    "Nothing as long as it is not loaded, since then nobody can have raised it: what needs no model should not wait for torch, and an import that was interrupted must not be begun again."
+    return getattr(sys.modules.get('mpq_nb.schemes'), 'InputError', ())
 
 # %% ../nbs/11_cli.ipynb #2487ce3f
 @contextmanager
