@@ -504,9 +504,10 @@ def _hardest(scores, engine):
     if not engine: return ''
     found = {n: [f for l in scores.layers if (f := _broken(engine, n, l.shape))] for n in scores.schemes if scheme_bits(n) < 16}
     partly = {n: fs for n, fs in found.items() if len(fs) < len(scores.layers)} or found     # what it can read at all tells more
-    f, n = next(iter(Counter(f for fs in partly.values() for f in fs).most_common(1)), (None, 0))
-    hit = [n for n, fs in partly.items() if f in fs]
-    return f" {engine} refuses {', '.join(hit)} in {n//len(hit)} of {len(scores.layers)} layers, since {f.rule}; {f.remedy} [{f.source}]." if hit else ''
+    counts = Counter(f for fs in partly.values() for f in fs).most_common(1)
+    if not counts: return ''
+    hit = {n: k for n, fs in partly.items() if (k := fs.count(f := counts[0][0]))}
+    return f" {engine} refuses {', '.join(hit)} in {max(hit.values())} of {len(scores.layers)} layers, since {f.rule}; {f.remedy} [{f.source}]."
 
 # %% ../nbs/04_allocation.ipynb #b7db10a2
 def _ruled(scores, budget, rules):
@@ -548,8 +549,7 @@ def allocate(scores: Scores,     # From `score`
             ) -> Recipe:         # Never above the budget
     "The recipe with the least predicted loss within the budget, proven optimal; raises `InputError` if none fits."
     budget, rules = Budget(bits, bpw, gib, fit, context, batch), {k: v for k, v in dict(fixed=fixed, at_least=at_least, engine=engine).items() if v}
-    if groups or engine: grouped = scores.regroup(_grouping(groups, engine, scores))
-    else: grouped = scores
+    grouped = scores.regroup(_grouping(groups, engine, scores)) if groups or engine else scores
     if not engine: return _ruled(grouped, budget, rules)
     r = _best_family(grouped, budget, rules)
     return replace(r, made=r.made | dict(loss_without_engine=_ruled(scores, budget, {}).loss))

@@ -111,13 +111,13 @@ def _meta(model):
     return None if getattr(m.config, 'quantization_config', None) else m
 
 # %% ../nbs/11_cli.ipynb #7987fa31
-def _forecast(model, samples, length, dtype='auto', verify=False, stream=False, work=(), schemes=('MXFP4', 'MXFP8'), ask=True):
+def _forecast(model, samples, length, dtype='auto', verify=False, stream=False, work=(), schemes=('MXFP4', 'MXFP8')):
     "'; about 3 GiB of memory (8 GiB free), about 4 min', as far as it can be foreseen."
     import psutil, torch
     from mpq_nb.cost import estimate
     from mpq_nb.models import check_hub, layers
     from mpq_nb.study import dtype_of
-    if work and ask and model != 'demo' and not Path(model).expanduser().exists(): check_hub(model)     # before anything is timed
+    if work and model != 'demo' and not Path(model).expanduser().exists(): check_hub(model)     # before anything is timed
     m = _meta(model)
     if m is None or samples < 1 or length < 2: return ''
     e = estimate(m, work, samples, length, schemes, dtype_of(dtype or 'auto', model), stream=stream)
@@ -576,7 +576,9 @@ def study(study: str,            # table1 to table4, or a .yaml file
         return dict(text=[p.round(2), *(f'{m}{_forecast(m, st.samples, st.length, st.dtype)}' for m in st.models)], cells=json.loads(p.to_json(orient='records')))
     out = out or f'runs/{Path(study).stem}'
     _say(f"{len(st.cells())} cells of {st.title or study} on {', '.join(st.models)}; each goes to {out}/results.jsonl as it is finished")
-    for m in st.models: _say(f"  {m}{'' if ray else _forecast(m, st.samples, st.length, st.dtype, work=('sample', 'score', 'evaluate'), schemes=st.schemes, ask=False)}")
+    for m in () if ray else st.models:
+        try: _say(f"  {m}{_forecast(m, st.samples, st.length, st.dtype, work=('sample', 'score', 'evaluate'), schemes=st.schemes)}")
+        except S.InputError as e: _say(f'  {e}')      # its cells will fail, and the others need not
     rows = S.run(st, out, data, resume, ray)
     bad = [r for r in rows if 'error' in r]
     diff = S.differences(rows)

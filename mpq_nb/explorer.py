@@ -399,9 +399,10 @@ def together(scores: Scores, # From `score`
             ) -> tuple:      # Names of some of its formats, all if no set of them can be packed within the budget
     "The most of the formats that go into one packed checkpoint within the budget."
     for names in sorted(packable(scores.schemes, {l.shape for l in scores.layers}), key=len, reverse=True):
+        if len(names) == 1: break
         with suppress(InputError):
             if budget: allocate(scores.select(names), **budget)
-            if len(names) > 1: return names
+            return names
     return scores.schemes
 
 # %% ../nbs/09_explorer.ipynb #e5af6507
@@ -679,9 +680,9 @@ def about(self: Explorer) -> str:
 @patch
 def _next(self: Explorer, out):
     "What can be done with the recipe, and the command."
-    r, model, every = self.recipe, self.scores.meta.get('model_name') or 'MODEL', packable(self.setting.schemes, self.recipe.shapes.values())
-    by, sets = packers(r), ', or '.join(' and '.join(k) for k in every if len(k) > 1)
-    if by: return 'and then, packed by ' + ' or '.join(by), shlex.join(['mpq', 'quantize', model, out, '--format', by[0], '-o', 'quantized'])
+    r, model = self.recipe, self.scores.meta.get('model_name') or 'MODEL'
+    if by := packers(r): return 'and then, packed by ' + ' or '.join(by), shlex.join(['mpq', 'quantize', model, out, '--format', by[0], '-o', 'quantized'])
+    sets = ', or '.join(' and '.join(k) for k in packable(self.setting.schemes, r.shapes.values()) if len(k) > 1)
     hint = f'; for a packed one choose among {sets}' if sets else ''
     return f'and then: no packed checkpoint holds these formats together, it can be simulated{hint}', shlex.join(['mpq', 'evaluate', model, '--recipe', out])
 

@@ -32,7 +32,7 @@ from .cli import DEMO_METRICS, _size
 from .evaluation import TaskResults
 from .models import atomic, check_out
 from .plots import NAMES, plot_divergence, plot_frontier, plot_recipe, plot_sensitivity, plot_tables, short
-from .quantization import FORMATS, HOW, _check_packable
+from .quantization import FORMATS, HOW, packers
 from .schemes import InputError, bits as scheme_bits
 from .sensitivity import Scores
 from .study import PUBLISHED, Study, _typed, cell_key, differences, published, read_rows, won_back
@@ -305,10 +305,10 @@ def _is_packed(run, row):
 
 def _other_packed(run, main):
     "A line for each checkpoint that is of another recipe than the page's."
-    out = []
-    for n, v in run.checkpoints.items():
+    out, own = [], main and run.recipe(main)
+    for n, v in run.checkpoints.items() if own else ():
         r = run.recipes.get(n.replace('verification', 'recipe'))
-        if not main or r is None or not v.get('ok') or (own := run.recipe(main)) is None or own.schemes == r.schemes: continue
+        if r is None or not v.get('ok') or own.schemes == r.schemes: continue
         what = next((x['label'] for x in run.rows if 'source' not in x and (o := run.recipe(x)) and o.schemes == r.schemes), r.made.get('by', 'a recipe'))
         out.append(P(f"{main['label']} is simulated. The packed checkpoint in {Path(n).parent.as_posix()}/ is of another recipe, {what}: {_size(v['bytes'])}, {v['kl_original']:.3f} ± {v['kl_original_se']:.3f} nats per token from the original, on a text of its own."))
     return out
@@ -502,14 +502,10 @@ def _serve_checkpoint(where, format, recipe):
         out += [P(Strong(e), '' if ok else f': no; {ok.refusals.rule.iloc[0]}: {ok.refusals.layer.iloc[0]}. {ok.refusals.remedy.iloc[0]}')] + ([command(_fence(HOW[e].format(where, FORMATS[format].needs[-1], file)))] if ok else [])
     return [P(f'The checkpoint {where} ({format}) needs {", ".join(FORMATS[format].needs)}.'), *out]
 
-def _holds(recipe, format):
-    try: _check_packable(recipe, format); return True
-    except InputError: return False
-
 # %% ../nbs/12_report.ipynb #9098aa57
 def _serve_recipe(run, name, file, recipe):
     "The commands that make a checkpoint of a recipe."
-    fits = [f for f in FORMATS if _holds(recipe, f)]
+    fits = packers(recipe)
     at, model = shlex.quote(f'{run.name}/{file}'), shlex.quote(str(recipe.made.get('model_name') or 'MODEL'))
     if not fits: return [P(f'{name}: no packed format holds all of its formats; it can be simulated.'), command(f'mpq quantize {model} {at} --format fake -o simulated')]
     engines = {f: [e for e in FORMATS[f].engines if servable(recipe, e)] for f in fits}
