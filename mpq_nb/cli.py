@@ -9,6 +9,7 @@ __all__ = ['SHORT', 'OPTIONAL', 'ASCII', 'SHELLS', 'DEMO_METRICS', 'DEMO_SCHEMES
 
 # %% ../nbs/11_cli.ipynb #651fccf3
 import argparse, codecs, contextlib, difflib, inspect, json, os, re, signal, sys, tempfile, time
+from dataclasses import replace
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -379,6 +380,19 @@ def _proof(v):
     return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}"
 
 # %% ../nbs/11_cli.ipynb #8702cbb3
+def _finished(out, ran, format):
+    "The recipe and the verification (None for a simulated model) of what the same command has written to its end; else None."
+    from mpq_nb.allocation import Recipe
+    at, proof, packed = Path(out)/'recipe.json', Path(out)/'verification.json', format != 'fake'
+    if _left(out).exists() or not at.is_file() or packed and not proof.is_file(): return None
+    r, given = Recipe.load(at), ran['args'].get('recipe')
+    try: v = json.loads(proof.read_text(encoding='utf-8')) if packed else None
+    except (OSError, ValueError, RecursionError): return None
+    same = isinstance(by := r.made.get('written'), dict) and by.get('args') == ran['args'] and (not given or Recipe.load(given).schemes == r.schemes)
+    if not same or packed and not (isinstance(v, dict) and v.get('ok')): return None
+    _say(f"'{out}' was finished by this command already; --overwrite in place of --resume makes it again")
+    return r, v
+
 def _planned(recipe, budget, format, engine, out, overwrite, resume):
     "Whether an interrupted run had begun to write, and the engine to serve; raises for what can be known to fail before the model is loaded."
     from mpq_nb import quantization as Q, schemes as S
@@ -389,6 +403,13 @@ def _planned(recipe, budget, format, engine, out, overwrite, resume):
     return written, _engine(engine, recipe, format)
 
 # %% ../nbs/11_cli.ipynb #1ace74f7
+def _fit_for(format, model, dtype):
+    "Load a model and its tokenizer; raises where the format cannot hold it."
+    from mpq_nb import models, quantization as Q
+    m, tok = models.load(model, dtype)
+    if format != 'fake': Q.FORMATS[format].check(m, tok)
+    return m, tok
+
 def _write_once(m, tok, r, out, format, overwrite, tune, written, state):
     "Write the checkpoint of this model, unless an interrupted run had finished it."
     from mpq_nb import models
@@ -433,15 +454,15 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              out: str = 'quantized',  # Folder to write
             ):
     "Write the quantized checkpoint of a recipe, and prove that it loads again."
-    from mpq_nb import models, quantization as Q
-    budget = _budget(bits, bpw, gib, fit, context, contexts)
+    ran, budget = _ran('quantize', locals()), _budget(bits, bpw, gib, fit, context, contexts)
+    from mpq_nb import quantization as Q
+    if resume and (done := _finished(out, ran, format)): return _wrote(model, *done, format, out)
     written, engine = _planned(recipe, budget, format, engine, out, overwrite, resume)
     _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_forecast(model, 32, 256, dtype, format != 'fake', work=() if recipe else ('sample', 'score') + (() if fast else ('refine',)), schemes=schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes))}")
-    m, tok = models.load(model, dtype)
-    if format != 'fake': Q.FORMATS[format].check(m, tok)
+    m, tok = _fit_for(format, model, dtype)
     with _state(out) as state:
         r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, state, dtype)
-        _write_once(m, tok, r, out, format, overwrite, tune, written, state)
+        _write_once(m, tok, replace(r, made=r.made | dict(written=ran)), out, format, overwrite, tune, written, state)
         v = None if format == 'fake' else _verified(model, r, out, dtype, state)
     return _wrote(model, r, v, format, out)
 

@@ -114,10 +114,13 @@ def _evaluation_row(name, d):
     acc = {f['task']: (f['value'], f['se']) for f in d.get('tasks', []) if f.get('model') == 'quantized' and f['metric'] == 'acc'}
     return dict(label=Path(name).stem, recipe=str(d.get('by') or 'measured'), accuracies=acc, source=name) | {k: d[k] for k in ('model', 'bits', 'payload', 'bpw', 'bytes', 'kl', 'kl_se', 'top1', 'top1_se', 'ppl', 'ppl_se', 'ppl_ratio', 'ppl_ratio_se', 'recipe_file') if k in d}
 
-def _checkpoint_row(name, v, recipe):
+def _beside(verification): return Path(verification).with_name('recipe.json').as_posix()   # a checkpoint's recipe
+
+def _checkpoint_row(name, v, recipes):
     "The row of a checkpoint that was read back."
+    recipe = recipes.get(_beside(name))
     row = dict(label=f'{Path(name).parent.name or "checkpoint"}, as loaded *', recipe=str(recipe.made.get('by', 'by hand')) if recipe else 'measured', accuracies={}, model=recipe.made.get('model_name', 'the model') if recipe else 'the model',
-               bits=recipe.budget.get('bits') if recipe else None, kl=v['kl_original'], kl_se=v['kl_original_se'], top1=v['top1_original'], ppl_ratio=v['perplexity_ratio'], source=name)
+               bits=recipe.budget.get('bits') if recipe else None, kl=v['kl_original'], kl_se=v['kl_original_se'], top1=v['top1_original'], ppl_ratio=v['perplexity_ratio'], source=name, recipe_file=_beside(name))
     return _sized(row, recipe) | dict(bytes=v['bytes'])
 
 # %% ../nbs/12_report.ipynb #584c9f5c
@@ -155,7 +158,7 @@ def read_run(folder # Of `mpq demo`, `mpq study` or `mpq quantize`; or one with 
     st, rows = _of_study(folder, recipes)
     if demo is not None: rows = rows + _rows_of(f"'{folder/'table.json'}'", _demo_rows, demo, recipes)
     for n, d in evaluations.items(): rows.append(_rows_of(f"'{folder/n}'", _evaluation_row, n, d))
-    for n, v in checkpoints.items(): rows.append(_rows_of(f"'{folder/n}'", _checkpoint_row, n, v, recipes.get(n.replace('verification', 'recipe'))))
+    for n, v in checkpoints.items(): rows.append(_rows_of(f"'{folder/n}'", _checkpoint_row, n, v, recipes))
     if not (at['scores'] or recipes or rows or st): raise InputError(f"'{folder}' holds nothing to report: no scores, no recipe, no evaluation, no checkpoint and no study. mpq demo makes an example of a run.")
     return Run(folder, {name(p): Scores.load(p) for p in at['scores']}, recipes, rows, checkpoints, evaluations, demo, st)
 
@@ -215,7 +218,7 @@ def name(self: Run) -> str: return self.folder.resolve().name
 @patch
 def recipe(self: Run, row): # A row
     "The row's recipe; None if it has none here."
-    return self.recipes.get(row.get('recipe_file') or '') or self.recipes.get(row.get('source', '').replace('verification', 'recipe'))
+    return self.recipes.get(row.get('recipe_file') or '')
 
 @patch
 def of(self: Run, model: str) -> dict: # {file: `Recipe`}
@@ -301,13 +304,13 @@ def _warnings(run):
 def _is_packed(run, row):
     "Is there a checkpoint of the row's recipe?"
     r = run.recipe(row)
-    return r is not None and any((c := run.recipes.get(n.replace('verification', 'recipe'))) and c.schemes == r.schemes for n in run.checkpoints)
+    return r is not None and any((c := run.recipes.get(_beside(n))) and c.schemes == r.schemes for n in run.checkpoints)
 
 def _other_packed(run, main):
     "A line for each checkpoint that is of another recipe than the page's."
     out, own = [], main and run.recipe(main)
     for n, v in run.checkpoints.items() if own else ():
-        r = run.recipes.get(n.replace('verification', 'recipe'))
+        r = run.recipes.get(_beside(n))
         if r is None or not v.get('ok') or own.schemes == r.schemes: continue
         what = next((x['label'] for x in run.rows if 'source' not in x and (o := run.recipe(x)) and o.schemes == r.schemes), r.made.get('by', 'a recipe'))
         out.append(P(f"{main['label']} is simulated. The packed checkpoint in {Path(n).parent.as_posix()}/ is of another recipe, {what}: {_size(v['bytes'])}, {v['kl_original']:.3f} ± {v['kl_original_se']:.3f} nats per token from the original, on a text of its own."))
@@ -400,7 +403,7 @@ def counts(recipes: dict): # {name: `Recipe`} -> FT
 # %% ../nbs/12_report.ipynb #89b4e616
 def _labels(run, model):
     "{name on the page: recipe} of a model; ours first, a recipe that two files hold once."
-    label = {r.get('recipe_file') or r.get('source', '').replace('verification', 'recipe'): r['label'] for r in run.rows if 'recipe' in r}
+    label = {r.get('recipe_file'): r['label'] for r in run.rows if 'recipe' in r}
     out = {}
     for f, r in sorted(run.of(model).items(), key=lambda x: (not str(x[1].made.get('by', '')).startswith('ours'), x[1].bits)):
         if not any(r.schemes == o.schemes and r.made.get('by') == o.made.get('by') for o in out.values()): out[label.get(f, f.removesuffix('.json'))] = r
@@ -516,7 +519,7 @@ def serving(run: Run): # FT, or None
     "How to serve the checkpoints; how to make one where there is none."
     out = []
     for n, v in run.checkpoints.items():
-        r, where = run.recipes.get(n.replace('verification', 'recipe')), '/'.join([run.name, *Path(n).parent.parts])
+        r, where = run.recipes.get(_beside(n)), '/'.join([run.name, *Path(n).parent.parts])
         if r and v.get('ok') and v.get('format') in FORMATS: out += _serve_checkpoint(where, v['format'], r)
     if not out:
         for m in run.models:

@@ -135,6 +135,21 @@ def test_no_memory_in_one_cell_is_that_cells_error(study, tmp_path):
     assert (tmp_path/'run/results.jsonl').read_text() == whole
 
 
+def test_a_command_killed_after_its_last_step_is_finished_when_it_is_resumed(study, tmp_path):
+    "A scheduler starts it again with --resume: what the same command has written is its result, what another has is not touched."
+    from mpq_nb.allocation import Recipe
+    from mpq_nb.models import layers
+    tiny, ls = study[0].models[0], layers(tiny_model())
+    Recipe({l.name: 'MXFP4' for l in ls}, {l.name: l.shape for l in ls}).save(tmp_path/'r.json')
+    again = lambda *more: mpq('quantize', tiny, tmp_path/'r.json', '--format', 'fake', '-o', tmp_path/'q', *more)
+    def files(): return {p.name: p.stat().st_mtime_ns for p in (tmp_path/'q').iterdir()}
+    assert (r := again()).returncode == 0, r.stderr
+    before = files()
+    assert (r := again('--resume')).returncode == 0 and 'finished by this command already' in r.stderr and 'next: mpq evaluate' in r.stdout, r.stderr
+    assert (r := again('--resume', '--dtype', 'bfloat16')).returncode == 2 and 'is not empty' in r.stderr
+    assert files() == before
+
+
 def test_a_clock_set_back_changes_nothing(study, tmp_path):
     from mpq_nb.study import run
     st, whole = study
