@@ -319,7 +319,7 @@ export default {render}
 
 # %% ../nbs/09_explorer.ipynb #f2d7a82e
 _CSS = r"""
-.mpq {--fg: var(--jp-ui-font-color1, var(--vscode-foreground, CanvasText)); --dim: var(--jp-ui-font-color2, var(--vscode-descriptionForeground, GrayText)); --edge: var(--jp-border-color2, var(--vscode-widget-border, #8886)); --soft: var(--jp-layout-color2, var(--vscode-editorWidget-background, #8882)); --mark: #D55E00;
+.mpq {--fg: var(--jp-ui-font-color1, CanvasText); --dim: var(--jp-ui-font-color2, GrayText); --edge: var(--jp-border-color2, #8886); --soft: var(--jp-layout-color2, #8882); --mark: #D55E00;
   container-type: inline-size; color: var(--fg); font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); width: 100%}
 .mpq * {box-sizing: border-box}
 .mpq text {fill: var(--fg); font-size: 11.5px} .mpq-dim, .mpq text.mpq-dim {color: var(--dim); fill: var(--dim)}

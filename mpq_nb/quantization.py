@@ -299,9 +299,10 @@ def reload(folder, # Of a checkpoint
     "A checkpoint by the ordinary way; on a machine without a GPU, AWQ unpacked."
     config = Path(folder)/'config.json'
     awq = config.is_file() and (json.loads(config.read_text()).get('quantization_config') or {}).get('quant_method') == 'awq'
-    if not awq or torch.cuda.is_available(): return load(folder, dtype)
-    from transformers import AutoTokenizer
-    return _load_awq(Path(folder)), AutoTokenizer.from_pretrained(folder)
+    with quiet():
+        if not awq or torch.cuda.is_available(): return load(folder, dtype)
+        from transformers import AutoTokenizer
+        return _load_awq(Path(folder)), AutoTokenizer.from_pretrained(folder)
 
 # %% ../nbs/05_quantization.ipynb #05231ea4
 def _zeroless_bits(name, shape):

@@ -1,4 +1,4 @@
-"The explorer in a real browser: Voilà's page as `mpq explore` serves it, and the notebook in JupyterLab and Notebook 7."
+"The explorer in a real browser: Voilà's page as `mpq explore` serves it, the notebook in JupyterLab and Notebook 7, and the widget manager of VS Code."
 import json
 import os
 import re
@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def step(page, do):
 
 
 def formats(page): return page.eval_on_selector_all('.mpq-cell', 'cs => cs.map(c => c.dataset.scheme)')
+def brightness(page, what, of): return sum(map(int, re.findall(r'\d+', page.eval_on_selector(what, f'e => getComputedStyle(e).{of}'))[:3]))
 def line(page, name): return page.locator(f'pre[data-line="{name}"]').inner_text()
 
 
@@ -140,47 +142,94 @@ def test_a_narrow_screen_has_the_whole_map(page):
 
 
 def test_dark_where_the_system_is_dark(page):
-    def brightness(what): return sum(map(int, re.findall(r'\d+', page.evaluate(what))[:3]))
-    back, text = 'getComputedStyle(document.body).backgroundColor', "getComputedStyle(document.querySelector('.mpq-title')).color"
-    assert brightness(back) > 600 and brightness(text) < 200
+    assert brightness(page, 'body', 'backgroundColor') > 600 and brightness(page, '.mpq-title', 'color') < 200
     page.emulate_media(color_scheme='dark')
-    assert brightness(back) < 150 and brightness(text) > 500
+    assert brightness(page, 'body', 'backgroundColor') < 150 and brightness(page, '.mpq-title', 'color') > 500
     page.emulate_media(color_scheme='light')
+
+
+@contextmanager
+def served(app, folder, *options):
+    "A Jupyter application of this environment on a folder, with the token abc; its address."
+    if not find_spec(app): pytest.skip(f'no {app}: pip install {app}')
+    env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | dict(JUPYTERLAB_SETTINGS_DIR=str(folder/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(folder/'work'))
+    cmd = [sys.executable, '-m', app, '--no-browser', '--allow-root', '--ip=127.0.0.1', '--port=8941', '--IdentityProvider.token=abc', f'--ServerApp.root_dir={folder}', *options]
+    log = folder/'log'
+    p = subprocess.Popen(cmd, env=env, stdout=log.open('w'), stderr=subprocess.STDOUT)
+    try:
+        while not (m := re.search(r'http://127\.0\.0\.1:(\d+)/(lab|tree)?\?', log.read_text())):
+            assert p.poll() is None, log.read_text()
+            time.sleep(.5)
+        while socket.socket().connect_ex(('127.0.0.1', int(m[1]))): time.sleep(.5)      # the link comes before the server
+        yield f'http://127.0.0.1:{m[1]}'
+    finally:
+        p.terminate()
+        p.wait(30)
+
+
+def cell(scores, out): return f"from mpq_nb.explorer import Explorer\nExplorer({str(scores)!r}, out={str(out)!r})"
+
+
+def used(page, recipe):
+    "A layer pinned by a click, the budget moved by keys, the recipe saved."
+    step(page, page.locator('.mpq-cell').first.click)
+    assert page.locator('.mpq-cell.pinned').count() == 1 and page.locator('.mpq-cell').count() == 252
+    page.keyboard.press('ArrowRight')     # the notebook would take it, if it could
+    assert page.evaluate('document.activeElement.dataset.name') == 'model.layers.1.self_attn.q_proj'
+    before = formats(page)
+    for _ in range(5): step(page, lambda: page.locator('.noUi-handle').first.press('ArrowRight'))
+    assert formats(page) != before
+    page.get_by_role('button', name='Save recipe').click()
+    page.wait_for_function("document.querySelector('.mpq-note').textContent.startsWith('saved')")
+    assert list(Recipe.load(recipe).schemes.values()) == formats(page)
 
 
 @pytest.mark.parametrize('app, path', [('jupyterlab', 'lab/tree'), ('notebook', 'notebooks')])
 def test_a_notebook_shows_the_widget(browser, scores, tmp_path, app, path):
     "A notebook with one cell, run in JupyterLab and in Notebook 7: the same front end, the same map, mouse and keys."
-    if not find_spec(app): pytest.skip(f'no {app}: pip install {app}')
-    cell = dict(cell_type='code', id='a', metadata={}, outputs=[], execution_count=None, source=f"from mpq_nb.explorer import Explorer\nExplorer({str(scores)!r}, out={str(tmp_path/'recipe.json')!r})")
-    (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3', language='python')), nbformat=4, nbformat_minor=5)))
-    env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | dict(JUPYTERLAB_SETTINGS_DIR=str(tmp_path/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(tmp_path/'work'))
-    cmd = [sys.executable, '-m', app, '--no-browser', '--allow-root', '--ip=127.0.0.1', '--port=8941', '--IdentityProvider.token=abc', f'--ServerApp.root_dir={tmp_path}']
-    log = tmp_path/'log'
-    p = subprocess.Popen(cmd, env=env, stdout=log.open('w'), stderr=subprocess.STDOUT)
-    try:
-        while not (m := re.search(r'http://127\.0\.0\.1:(\d+)/(lab|tree)\?', log.read_text())):
-            assert p.poll() is None, log.read_text()
-            time.sleep(.5)
-        while socket.socket().connect_ex(('127.0.0.1', int(m[1]))): time.sleep(.5)      # the link comes before the server
-        page = browser.new_context(viewport=dict(width=1280, height=900)).new_page()
-        page.goto(f'http://127.0.0.1:{m[1]}/{path}/a.ipynb?token=abc')
+    source = dict(cell_type='code', id='a', metadata={}, outputs=[], execution_count=None, source=cell(scores, tmp_path/'recipe.json'))
+    (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[source], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3', language='python')), nbformat=4, nbformat_minor=5)))
+    with served(app, tmp_path) as at, browser.new_context(viewport=dict(width=1280, height=900)) as context:
+        page = context.new_page()
+        page.goto(f'{at}/{path}/a.ipynb?token=abc')
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)   # the kernel is there
         while page.locator('.jp-InputPrompt').first.inner_text() == '[ ]:':      # a click that comes too early is lost
             page.locator('.jp-CodeCell .cm-content').first.click()
             page.keyboard.press('Shift+Enter')
             page.wait_for_timeout(1000)
         page.wait_for_selector('.mpq[data-ready]', timeout=240_000)
-        step(page, page.locator('.mpq-cell').first.click)
-        assert page.locator('.mpq-cell.pinned').count() == 1 and page.locator('.mpq-cell').count() == 252
-        page.keyboard.press('ArrowRight')     # the notebook would take it, if it could
-        assert page.evaluate('document.activeElement.dataset.name') == 'model.layers.1.self_attn.q_proj'
-        before = formats(page)
-        for _ in range(5): step(page, lambda: page.locator('.noUi-handle').first.press('ArrowRight'))
-        assert formats(page) != before
-        page.get_by_role('button', name='Save recipe').click()
-        page.wait_for_function("document.querySelector('.mpq-note').textContent.startsWith('saved')")
-        assert list(Recipe.load(tmp_path/'recipe.json').schemes.values()) == formats(page)
-    finally:
-        p.terminate()
-        p.wait(30)
+        used(page, tmp_path/'recipe.json')
+
+
+VSCODE = ('@vscode/jupyter-ipywidgets8@1.0.9', 'requirejs@2.3.8', '@jupyterlab/services@7.4.9', 'esbuild@0.25.9')
+
+@pytest.fixture(scope='module')
+def vscode(tmp_path_factory):
+    "A folder with the page of a cell's output in VS Code, of its own widget manager."
+    if not shutil.which('npm'): pytest.skip('no npm: apt-get install npm')
+    at = tmp_path_factory.mktemp('vscode')
+    def npm(*args): return subprocess.run(['npm', *args, '--silent'], cwd=at, check=True, capture_output=True, text=True, timeout=300).stdout
+    shutil.unpack_archive(at/npm('pack', VSCODE[0]).split()[-1], at)         # bundled: what it was built from is not needed
+    npm('install', '--no-audit', '--no-fund', *VSCODE[1:])
+    shutil.copy(Path(__file__).with_name('vscode.js'), at)
+    subprocess.run([at/'node_modules/.bin/esbuild', 'vscode.js', '--bundle', '--outfile=site/run.js'], cwd=at, check=True, capture_output=True)
+    for f in ('node_modules/requirejs/require.js', 'package/dist/ipywidgets.js'): shutil.copy(at/f, at/'site')
+    shutil.copytree(Path(sys.prefix)/'share/jupyter/nbextensions', at/'site/nbextensions')
+    (at/'site/page.html').write_text("""<!doctype html><meta charset="utf-8"><link rel="icon" href="data:"><body class="vscode-dark" style="background: #1f1f1f; color: #ccc">
+<div id="output" style="background: white"></div>
+<script src="require.js"></script><script src="run.js"></script>
+<script type="module">import { activate } from './ipywidgets.js'; activate(); window.vscIPyWidgets8.load(); window.ready = true</script>""")
+    return at/'site'
+
+
+def test_vs_code_s_widget_manager_shows_the_widget(browser, scores, vscode, tmp_path):
+    "VS Code itself is not run, but what shows widgets in it: the manager of its Jupyter extension, which loads anywidget as AMD."
+    with served('jupyter_server', tmp_path, f'--ServerApp.extra_static_paths={vscode}') as at, browser.new_context(viewport=dict(width=1280, height=900)) as context:
+        page = context.new_page()
+        page.goto(f'{at}/static/page.html')
+        page.wait_for_function('window.ready')
+        page.evaluate("([token, code]) => void run(token, code, document.getElementById('output'))", ['abc', cell(scores, tmp_path/'recipe.json')])
+        page.wait_for_selector('.mpq[data-ready]', timeout=120_000)
+        used(page, tmp_path/'recipe.json')
+        assert page.evaluate('window.wrong') == []
+        assert brightness(page, '.mpq-title', 'color') < 200       # VS Code puts widgets on white, in dark themes too
