@@ -301,8 +301,8 @@ def _refined(s, r, minutes, state):
 def _told(r, s, by, out):
     "What `mpq allocate` says of its recipe."
     from mpq_nb.schemes import bits
-    full = by == 'ours' and len(set(r.schemes.values())) == 1 and r.bits == max(map(bits, s.schemes))
-    spare = '\nthe budget is not used up: every layer has the largest of the formats' if full else ''
+    full = by == 'ours' and r.bits == max(map(bits, s.schemes))
+    spare = '\nthe budget is not used up: every layer has as many bits as the largest of the formats' if full else ''
     if 'engine' in r.made: spare += f"\n{r.made['engine']} can serve it, by what is known; without that condition the predicted loss would be {r.made['loss_without_engine']:.4g} nats"
     for names, x in r.made.get('families', {}).items(): spare += f"\n  one checkpoint holds one family of formats; {names}: {x if isinstance(x, str) else f'a predicted loss of {x:.4g} nats'}"
     return f"{r!r}{spare}\n{_size(r.nbytes)} of checkpoint{_packing(r, s.schemes)}\nwrote {out}; next: mpq evaluate {r.made.get('model_name') or 'MODEL'} --recipe {out}"
@@ -403,6 +403,11 @@ def _planned(recipe, budget, format, engine, out, overwrite, resume):
     return written, _engine(engine, recipe, format)
 
 # %% ../nbs/11_cli.ipynb #1ace74f7
+def _stored_in(model, dtype):
+    "The dtype of what a checkpoint does not quantize: the model's own, and bfloat16 for a GGUF, which would be read in float32."
+    from mpq_nb.study import dtype_of
+    return 'bfloat16' if dtype == 'auto' and dtype_of(dtype, model).itemsize == 4 else dtype
+
 def _fit_for(format, model, dtype):
     "Load a model and its tokenizer; raises where the format cannot hold it."
     from mpq_nb import models, quantization as Q
@@ -448,7 +453,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              engine: str = None,      # With a budget: only what this engine can serve; by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
              fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
              tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model
-             dtype: str = 'auto',     # auto, bfloat16 or float32
+             dtype: str = 'auto',     # auto (the model's own, bfloat16 for a .gguf file), bfloat16 or float32; what is not quantized is stored in it
              overwrite: bool = False, # Replace the output folder if it exists
              resume: bool = False,    # With a budget: continue where an interrupted run of the same command ended
              out: str = 'quantized',  # Folder to write
@@ -457,7 +462,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     ran, budget = _ran('quantize', locals()), _budget(bits, bpw, gib, fit, context, contexts)
     from mpq_nb import quantization as Q
     if resume and (done := _finished(out, ran, format)): return _wrote(model, *done, format, out)
-    written, engine = _planned(recipe, budget, format, engine, out, overwrite, resume)
+    written, engine, dtype = *_planned(recipe, budget, format, engine, out, overwrite, resume), _stored_in(model, dtype)
     _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_forecast(model, 32, 256, dtype, format != 'fake', work=() if recipe else ('sample', 'score') + (() if fast else ('refine',)), schemes=schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes))}")
     m, tok = _fit_for(format, model, dtype)
     with _state(out) as state:
@@ -485,6 +490,9 @@ def _candidate(m, tok, toks, recipe, against, dtype):
         r.check(models.layers(m, r.has_head), models.fingerprint(m))
         return Q.quantized(m, r), None
     if not against: return nullcontext(m), None
+    if (made := Path(against)/'recipe.json').is_file():
+        r = A.Recipe.load(made)
+        r.check(models.layers(m, r.has_head), models.fingerprint(m))
     c, other = Q.reload(against, dtype)
     vocab, sizes = E.shared_vocab(tok, other, toks), [x.config.get_text_config().vocab_size for x in (m, c)]
     return nullcontext(c), vocab if sizes[0] != sizes[1] else None
@@ -682,7 +690,7 @@ def _origin(path):
         except (OSError, ValueError, RecursionError) as e: raise InputError(f"'{path}' cannot be read: {e}.") from e
         ran = (d.get('ran') or (d.get('made') if isinstance(d.get('made'), dict) else {}).get('scored')) if isinstance(d, dict) else None
     if not (isinstance(ran, dict) and ran.get('command') in ('score', 'evaluate') and isinstance(ran.get('args'), dict) and isinstance(ran.get('versions'), dict)):
-        raise InputError(f"'{path}' does not say by which command it was made; scores and evaluations written by mpq do, and recipes made from such scores.")
+        raise InputError(f"'{path}' does not say by which command it was made; what mpq score and mpq evaluate write does, and so do recipes made from such scores (the demo's are made on its way, by no command of their own).")
     for k, p in inspect.signature(COMMANDS[ran['command']][0]).parameters.items():
         v = ran['args'].get(k, p.default)
         if k not in ('out', 'resume') and not (v is None and p.default is None or isinstance(v, (int, float) if p.annotation is float else p.annotation) and isinstance(v, bool) == (p.annotation is bool)):
@@ -861,7 +869,7 @@ def demo(out: str = 'demo',  # Folder to write
     lines.append(f"the packed W4/W8 checkpoint, {_size(v['bytes'])}: {_proof(v)}")
     _demo_write(folder, df, lines, res)
     report(str(folder))
-    return dict(text=[df, '', *lines, '', f'everything is in {folder}/: report.html (open it in a browser), table.md, figure.png, recipes/, packed/', f'next: mpq score MODEL on a model of your own, or mpq allocate {folder}/scores.safetensors --bits 5.5 for another budget'], out=out, status=int(not v['ok']), **res)
+    return dict(text=[df, '', *lines, '', f'everything is in {folder}/: report.html (open it in a browser), table.md, figure.png, recipes/, packed/', f'next: mpq score MODEL on a model of your own, or mpq allocate {folder}/scores.safetensors --bits 5.5 --schemes W4A16G64,W8A16G64 for another budget'], out=out, status=int(not v['ok']), **res)
 
 # %% ../nbs/11_cli.ipynb #58cb6734
 def explore(scores: str,        # File written by mpq score
@@ -963,5 +971,11 @@ def main(argv: list = None, # Arguments; those of the process by default
     "The `mpq` command."
     _streams()
     with _terminable():
-        try: return _run(vars(parser().parse_args(argv)))
+        try:
+            status = _run(vars(parser().parse_args(argv)))
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:      # who reads has left, as head does; nothing may be written at the exit either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         except KeyboardInterrupt as e: print('mpq: interrupted', file=sys.stderr); return _status(e)

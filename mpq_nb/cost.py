@@ -47,7 +47,7 @@ def _config(name):
 def meta_model(name: str): # One of `CONFIGS`, a folder, a name on the hub, a .gguf file or demo
     "The model without its weights, on the meta device."
     try: config = _config(name)
-    except (OSError, ValueError) as e: raise InputError(f"there is no configuration of model '{name}', neither here nor on the hub: {(str(e).splitlines() or [type(e).__name__])[0][:160]}") from e
+    except (OSError, ValueError) as e: raise InputError(f"there is no configuration of model '{name}', neither here nor on the hub: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
     with torch.device('meta'): return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 # %% ../nbs/09_cost.ipynb #3b2824d8

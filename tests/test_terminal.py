@@ -89,3 +89,9 @@ def test_completion_knows_commands_options_and_files():
     ask = lambda *words: subprocess.run(['bash', '-c', f"{script}\nCOMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_mpq; echo ${{COMPREPLY[@]}}"], capture_output=True, text=True).stdout.split()
     assert ask('mpq', 'al') == ['allocate'] and ask('mpq', 'allocate', '--at') == ['--at-least']
     assert '#compdef mpq' in mpq('completion', 'zsh').stdout
+
+
+def test_a_reader_that_leaves_is_no_error():
+    main = f'"{sys.executable}" -c "from mpq_nb.cli import main; raise SystemExit(main([\'completion\', \'bash\']))"'
+    r = subprocess.run(['bash', '-c', f'exec 3>&1; (sleep .5; {main}; echo $? >&3) | true'], capture_output=True, text=True)
+    assert r.stdout.strip() == '141' and 'BrokenPipe' not in r.stderr
