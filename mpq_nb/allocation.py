@@ -23,7 +23,7 @@ from scipy.sparse import csr_array, kron, eye_array, vstack
 
 from . import __version__
 from .models import Layer, atomic, cache_bytes, check_out, groups as make_groups
-from .schemes import InputError, bits as scheme_bits, quantizes_activations, scheme, stored_bits, unknown
+from .schemes import InputError, bits as scheme_bits, no_file, quantizes_activations, scheme, stored_bits, unknown
 from .sensitivity import Scores, _markdown
 
 # %% ../nbs/04_allocation.ipynb #2300ce21
@@ -52,7 +52,7 @@ class Budget:
 
     def __post_init__(self):
         given = [k for k in UNITS if getattr(self, k) is not None]
-        if len(given) != 1: raise InputError(f"give exactly one budget, bits=, bpw=, gib= or fit=, not {' and '.join(given) or 'none'}.")
+        if len(given) != 1: raise InputError(f"give exactly one budget: bits, bpw, gib or fit, not {' and '.join(given) or 'none'}.")
         if self.fit is not None: object.__setattr__(self, 'fit', gibibytes(self.fit))
         v = getattr(self, given[0])
         if not isinstance(v, numbers.Real) or not 0 < v < 2**40: raise InputError(f"a budget of {given[0]}={v!r} is not a positive number of any sensible size.")
@@ -164,9 +164,9 @@ def _check_rest(d, path):
 def load(cls: Recipe, path # File written by `save`, or edited by hand
         ) -> Recipe:
     "Read a recipe; raises `InputError` if it is missing, no recipe, or names a scheme that does not exist."
-    if not Path(path).is_file(): raise InputError(f"there is no recipe '{path}'.")
+    if not Path(path).is_file(): raise no_file('recipe', path, '*.json')
     try: d = json.loads(Path(path).read_text())
-    except (ValueError, RecursionError) as e: raise InputError(f"'{path}' is not JSON: {e}.") from e
+    except (ValueError, RecursionError) as e: raise InputError(f"'{path}' is not JSON: {e}.{f' Scores are solved to a recipe first: mpq allocate {path} --bits 5.' if str(path).endswith('.safetensors') else ''}") from e
     if not isinstance(d, dict) or not isinstance(d.get('layers'), dict) or not isinstance(d.get('shapes'), dict):
         raise InputError(f"'{path}' is no recipe: it has no 'layers' and 'shapes'.")
     for l, s in d['layers'].items():
@@ -378,7 +378,7 @@ def _several(recipe):
 # %% ../nbs/04_allocation.ipynb #2d4e1cbb
 VLLM, SGLANG = 'github.com/vllm-project/vllm', 'github.com/sgl-project/sglang'
 _LAYERS = 'vllm/model_executor/layers/quantization'
-_fused = lambda where: Fact('layers that are served as one have different formats', "allocate(..., groups='fused')", where, whole=lambda r: [n for g in _split(r) for n in g])
+_fused = lambda where: Fact('layers that are served as one have different formats', "give them one, with groups='fused' (--groups fused)", where, whole=lambda r: [n for g in _split(r) for n in g])
 _head_rule = lambda where: Fact('lm_head is quantized', 'score without head=True', where, whole=lambda r: [n for n in r.schemes if not re.search(r'\.\d+\.', n)] if r.has_head else [])
 _marlin = (Fact('the Marlin kernel has 4 and 8 bits only', 'leave the other widths out: --schemes, or scores.select', f'{VLLM}/blob/main/{_LAYERS}/utils/marlin_utils.py', _int(lambda s, o, i: s.bits not in (4, 8))),
            Fact('the Marlin kernel has groups of 32, 64 and 128, or a whole row', 'another group, such as W4A16G64', f'{VLLM}/blob/main/{_LAYERS}/utils/marlin_utils.py', _int(lambda s, o, i: s.group_size not in (-1, 32, 64, 128))),
@@ -412,11 +412,15 @@ class Servable:
 @patch
 def __bool__(self: Servable): return self.refusals.empty
 
+@patch(as_prop=True)
+def reasons(self: Servable) -> list:
+    "A line for each rule that is broken: the first layer, how many more, the remedy and the source."
+    return [f"{rule}: {g.layer.iloc[0]} in {g.scheme.iloc[0]}{f' and {len(g) - 1} more' if len(g) > 1 else ''}; {g.remedy.iloc[0]} [{g.source.iloc[0]}]" for rule, g in self.refusals.groupby('rule', sort=False)]
+
 @patch
 def __repr__(self: Servable):
     if self: return f'Servable({self.engine}: yes, by what is known of it)'
-    lines = [f"{rule}: {g.layer.iloc[0]} in {g.scheme.iloc[0]}{f' and {len(g) - 1} more' if len(g) > 1 else ''}; {g.remedy.iloc[0]} [{g.source.iloc[0]}]" for rule, g in self.refusals.groupby('rule', sort=False)]
-    return '\n'.join([f'Servable({self.engine}: no)', *(f'- {l}' for l in lines)])
+    return '\n'.join([f'Servable({self.engine}: no)', *(f'- {l}' for l in self.reasons)])
 
 # %% ../nbs/04_allocation.ipynb #cdf9e339
 def servable(recipe: Recipe, # Any
@@ -478,7 +482,7 @@ def _checked(scores, budget, allowed=None, rules={}):
         low, high = math.ceil(low*unit)/unit, math.floor(high*unit)/unit
         under = '' if ok.all() else f" and {_worded(rules) or 'its rules'}"
         raise InputError(f"a budget of {budget.value:g} {NAMES[budget.unit]} cannot be met with {', '.join(scores.schemes)}{under}: "
-                         f"feasible is {low:g} to {high:g} {NAMES[budget.unit]}. Raise the budget or {'score a smaller scheme' if ok.all() else 'relax the rules'}.{_hardest(scores, rules.get('engine'))}")
+                         f"feasible is {low:g} to {high:g} {NAMES[budget.unit]}. Raise the budget or {'relax the rules' if sizes.min(1).sum() <= limit else 'score a smaller scheme'}.{_hardest(scores, rules.get('engine'))}")
     return sizes, min(limit, most)
 
 # %% ../nbs/04_allocation.ipynb #cb1e7b68
@@ -527,7 +531,7 @@ def _best_family(scores, budget, rules):
     for names in _families(scores.schemes, engine):
         try:
             tried[names] = r = _ruled(scores.select(names), budget, rules)
-            if not (ok := servable(r, engine)): raise InputError(f'no recipe of these formats can be served: {ok!r}')
+            if not (ok := servable(r, engine)): raise InputError(f"no recipe of these formats can be served by {engine}: {'; '.join(ok.reasons)}.")
         except InputError as e: tried[names] = e
     if not (found := [r for r in tried.values() if isinstance(r, Recipe)]): raise InputError('\n'.join(map(str, tried.values())))
     r = min(found, key=lambda r: r.loss)
@@ -558,7 +562,7 @@ def allocate(scores: Scores,     # From `score`
 def _grouping(groups, engine, scores):
     "What is asked for; by default what the engine needs."
     fuses = engine and any(f.rule == _fused('').rule for f in _facts(engine))
-    if fuses and groups == 'none': raise InputError(f"{engine} serves q/k/v and gate/up as one, so engine='{engine}' needs groups='fused'.")
+    if fuses and groups == 'none': raise InputError(f"{engine} serves q/k/v and gate/up as one, so it needs groups='fused' (--groups fused).")
     return groups or ('fused' if fuses else scores.meta.get('grouping', 'none'))
 
 # %% ../nbs/04_allocation.ipynb #3e4a4616

@@ -8,7 +8,7 @@ __all__ = ['SHORT', 'OPTIONAL', 'ASCII', 'SHELLS', 'DEMO_METRICS', 'DEMO_SCHEMES
            'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #651fccf3
-import argparse, codecs, contextlib, difflib, inspect, json, os, re, signal, sys, tempfile, time
+import argparse, codecs, contextlib, difflib, inspect, json, os, re, signal, sys, tempfile, textwrap, time
 from dataclasses import replace
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,10 +22,13 @@ SHORT = {'out': '-o', 'samples': '-n'}
 OPTIONAL = {('quantize', 'recipe')}   # has a default, and yet is positional
 
 # %% ../nbs/11_cli.ipynb #01ea6ffd
+class _Help(argparse.RawDescriptionHelpFormatter):
+    "Wraps what is told at the width of the terminal, and leaves commands, which are indented, as they are."
+    def _fill_text(self, text, width, indent): return '\n'.join(l if l.startswith(' ') else textwrap.fill(l, width) for l in text.splitlines())
+
 def add_command(sub, name, f, examples):
     "Add function `f` to the subparsers `sub` as command `name`."
-    p = sub.add_parser(name, help=f.__doc__.partition(':')[0].rstrip('.'), description=f.__doc__, epilog='examples:\n' + examples,
-                       formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = sub.add_parser(name, help=f.__doc__.partition(':')[0].rstrip('.'), description=f.__doc__, epilog='examples:\n' + examples, formatter_class=_Help)
     for k, d in docments(f, full=True, returns=False).items():
         flags = ([SHORT[k]] if k in SHORT else []) + ['--' + k.replace('_', '-')]
         if d.default is inspect.Parameter.empty: p.add_argument(k, help=d.docment, metavar=k.upper()); continue
@@ -115,13 +118,12 @@ def _meta(model):
 def _forecast(model, samples, length, dtype='auto', verify=False, stream=False, work=(), schemes=('MXFP4', 'MXFP8')):
     "'; about 3 GiB of memory (8 GiB free), about 4 min', as far as it can be foreseen."
     import psutil, torch
-    from mpq_nb.cost import estimate
+    from mpq_nb.cost import dtype_of, estimate
     from mpq_nb.models import check_hub, layers
-    from mpq_nb.study import dtype_of
     if work and model != 'demo' and not Path(model).expanduser().exists(): check_hub(model)     # before anything is timed
     m = _meta(model)
     if m is None or samples < 1 or length < 2: return ''
-    e = estimate(m, work, samples, length, schemes, dtype_of(dtype or 'auto', model), stream=stream)
+    e = estimate(m, work, samples, length, schemes, dtype_of(model, dtype or 'auto'), stream=stream)
     need = max(e.memory, (2*m.num_parameters() + 4*(m.num_parameters() + sum(l.numel for l in layers(m)))) * verify)     # the copy in float32, and its rounded layers
     if model == 'demo' or model.endswith('.gguf'): need = max(need, 6*m.num_parameters())     # unpacked to float32 on the way
     need += 0 if torch.cuda.is_available() else psutil.Process().memory_info().rss     # the libraries
@@ -294,7 +296,7 @@ def _refined(s, r, minutes, state):
     r = refine(load(s.meta['model_name'], s.meta.get('dtype', 'auto'))[0], None, s, r, minutes=minutes, state=state)
     a = r.made['refined']
     if state.unfinished and 'kl' not in a: raise state.unfinished      # nothing is better than what there was
-    if 'kl' in a: _say(f"{a['evaluations']} recipes measured: KL on the calibration tokens from {a['start']:.4f} to {a['kl']:.4f} ({a['ended']})")
+    if 'kl' in a: _say(f"{a['evaluations']} recipes measured: KL on the calibration tokens from {a['start']:.4f} to {a['kl']:.4f} ({'the effort that was allowed is used up' if a['ended'] == 'budget' else a['ended']})")
     return r
 
 # %% ../nbs/11_cli.ipynb #7188dc51
@@ -350,7 +352,7 @@ def _engine(engine, recipe, format):
     "For whom a recipe is made: what was asked for, else the format's first engine."
     from mpq_nb import allocation as A, quantization as Q
     from mpq_nb.schemes import InputError
-    if recipe and engine: raise InputError('--engine is for recipes that are made on the way; servable(recipe, engine) says whether a finished one can be served.')
+    if recipe and engine: raise InputError('--engine is for recipes that are made on the way; whether a finished one can be served, servable(recipe, engine) says in Python.')
     if engine == 'any' or format == 'fake' and not engine: return None
     if engine: A._facts(engine)
     return engine or Q.FORMATS[format].engines[0]
@@ -404,9 +406,9 @@ def _planned(recipe, budget, format, engine, out, overwrite, resume):
 
 # %% ../nbs/11_cli.ipynb #1ace74f7
 def _stored_in(model, dtype):
-    "The dtype of what a checkpoint does not quantize: the model's own, and bfloat16 for a GGUF, which would be read in float32."
-    from mpq_nb.study import dtype_of
-    return 'bfloat16' if dtype == 'auto' and dtype_of(dtype, model).itemsize == 4 else dtype
+    "The dtype of what a checkpoint does not quantize: the model's own, and bfloat16 where that would be 32 bits wide."
+    from mpq_nb.cost import dtype_of
+    return 'bfloat16' if dtype == 'auto' and dtype_of(model).itemsize == 4 else dtype
 
 def _fit_for(format, model, dtype):
     "Load a model and its tokenizer; raises where the format cannot hold it."
@@ -453,7 +455,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              engine: str = None,      # With a budget: only what this engine can serve; by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
              fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
              tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model
-             dtype: str = 'auto',     # auto (the model's own, bfloat16 for a .gguf file), bfloat16 or float32; what is not quantized is stored in it
+             dtype: str = 'auto',     # auto (the model's own, or bfloat16 where that has 32 bits), bfloat16 or float32; what is not quantized is stored in it
              overwrite: bool = False, # Replace the output folder if it exists
              resume: bool = False,    # With a budget: continue where an interrupted run of the same command ended
              out: str = 'quantized',  # Folder to write
@@ -472,6 +474,14 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     return _wrote(model, r, v, format, out)
 
 # %% ../nbs/11_cli.ipynb #ea0dc1a6
+def _check_candidate(recipe, against):
+    "Raise if what is to be judged is not there."
+    from mpq_nb.allocation import Recipe
+    from mpq_nb.schemes import InputError
+    if recipe and against: raise InputError('give --recipe or --against, not both.')
+    if recipe: Recipe.load(recipe)
+    if against and not Path(against).exists(): raise InputError(f"there is no checkpoint '{against}'.")
+
 def _check_unseen(recipe, toks):
     "Raise if a recipe is about to be judged on the very tokens that it was made from."
     from mpq_nb.allocation import Recipe
@@ -483,8 +493,6 @@ def _check_unseen(recipe, toks):
 def _candidate(m, tok, toks, recipe, against, dtype):
     "A context in which the model to be judged is at hand (a recipe's simulated model, another checkpoint, or the model itself), and how much of the vocabulary to compare."
     from mpq_nb import allocation as A, evaluation as E, models, quantization as Q
-    from mpq_nb.schemes import InputError
-    if recipe and against: raise InputError('give --recipe or --against, not both.')
     if recipe:
         r = A.Recipe.load(recipe)
         r.check(models.layers(m, r.has_head), models.fingerprint(m))
@@ -569,6 +577,7 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     "Judge a recipe or a checkpoint against the unquantized model: KL, top-1, perplexity, benchmark tasks."
     ran = _ran('evaluate', locals())
     from mpq_nb import evaluation as E, models
+    _check_candidate(recipe, against)
     left = _partial_evaluation(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype)
     _say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{_forecast(model, samples, length, dtype, stream=stream, work=('evaluate',))}")
     m, tok = models.load(model, dtype, stream=stream)
@@ -682,10 +691,11 @@ def reproduce(file: str, # Scores, a recipe or an evaluation, written by mpq
 # %% ../nbs/11_cli.ipynb #8c56d8ff
 def _origin(path):
     "By which command a file, or the scores that a recipe was made from, were made."
-    from mpq_nb.schemes import InputError
+    from mpq_nb.schemes import InputError, no_file
     from mpq_nb.sensitivity import Scores
     if path.suffix == '.safetensors': ran = Scores.load(path).meta.get('ran')
     else:
+        if not path.is_file(): raise no_file('file', path, '*.*')
         try: d = json.loads(path.read_text(encoding='utf-8'))
         except (OSError, ValueError, RecursionError) as e: raise InputError(f"'{path}' cannot be read: {e}.") from e
         ran = (d.get('ran') or (d.get('made') if isinstance(d.get('made'), dict) else {}).get('scored')) if isinstance(d, dict) else None
@@ -930,7 +940,7 @@ COMMANDS |= {
 def parser() -> argparse.ArgumentParser:
     "The command line's parser."
     p = _Parser(prog='mpq', usage='mpq COMMAND …', description='The best mixed-precision quantization of a language model for a budget, with the proof.',
-                                epilog=FLOW, formatter_class=argparse.RawDescriptionHelpFormatter)
+                epilog=FLOW, formatter_class=_Help)
     p.add_argument('--version', action='version', version=f'mpq_nb {__version__}')
     sub = p.add_subparsers(metavar='COMMAND', required=True, title='commands', prog='mpq')
     for name, (f, examples) in COMMANDS.items(): add_command(sub, name, f, examples)
@@ -972,7 +982,7 @@ def main(argv: list = None, # Arguments; those of the process by default
     _streams()
     with _terminable():
         try:
-            status = _run(vars(parser().parse_args(argv)))
+            status = _run(vars(parser().parse_args((sys.argv[1:] if argv is None else argv) or ['--help'])))
             sys.stdout.flush()
             return status
         except BrokenPipeError:      # who reads has left, as head does; nothing may be written at the exit either

@@ -46,6 +46,8 @@ def mean_se(x: torch.Tensor, # A number for every prediction, [N, T-1]
     "Mean, and its standard error from the spread of the sequences' means."
     return clustered(x.flatten(), torch.arange(len(x)).repeat_interleave(x.shape[1]))
 
+def _pm(x, se, spec='.4f'): return f'{x:{spec}} ± {se:{spec}}' if se == se else f'{x:{spec}}'
+
 # %% ../nbs/06_evaluation.ipynb #df174528
 def _logp(logits): return check_finite(logits.float().log_softmax(-1).cpu(), 'the predictions')
 
@@ -256,8 +258,8 @@ def summary(self: Evaluation) -> dict: # kl, reverse_kl, top1, top5, dp, ppl, pp
 @patch
 def __repr__(self: Evaluation):
     s = self.summary()
-    return (f"Evaluation(KL {s['kl']:.4f} ± {s['kl_se']:.4f} nats, top-1 {s['top1']:.1%} ± {s['top1_se']:.1%}, "
-            f"perplexity {s['ppl']:.2f} (× {s['ppl_ratio']:.3f}); {len(self.kl)} sequences)")
+    return (f"Evaluation(KL {_pm(s['kl'], s['kl_se'])} nats, top-1 {_pm(s['top1'], s['top1_se'], '.1%')}, perplexity {s['ppl']:.2f} "
+            f"(× {s['ppl_ratio']:.3f}); {len(self.kl)} sequence{'s' if len(self.kl) > 1 else ', so no standard error'})")
 
 # %% ../nbs/06_evaluation.ipynb #ee058b37
 def noise_floor(model,     # The reference's own model
@@ -436,8 +438,8 @@ def table(evals: dict, # {name: `Evaluation`} on the same tokens
     for n, e in evals.items():
         s = e.summary()
         rows.append(dict(recipe=n) | {k: v[n] for k, v in more.items()} | {
-            'KL (nats/token)': f"{s['kl']:.4f} ± {s['kl_se']:.4f}", 'top-1 agreement': f"{s['top1']:.1%} ± {s['top1_se']:.1%}",
-            'perplexity': f"{s['ppl']:.2f} ± {s['ppl_se']:.2f}", '× reference': f"{s['ppl_ratio']:.3f} ± {s['ppl_ratio_se']:.3f}"})
+            'KL (nats/token)': _pm(s['kl'], s['kl_se']), 'top-1 agreement': _pm(s['top1'], s['top1_se'], '.1%'),
+            'perplexity': _pm(s['ppl'], s['ppl_se'], '.2f'), '× reference': _pm(s['ppl_ratio'], s['ppl_ratio_se'], '.3f')})
     return pd.DataFrame(rows)
 
 # %% ../nbs/06_evaluation.ipynb #1e704599

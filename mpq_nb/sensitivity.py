@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from .calibration import Tokens, as_tokens, check_batch
 from .models import Checkpoint, atomic, blocks, cache_dir, cache_shape, check_out, digest, fingerprint, fitting, identity, groups as make_groups, Layer, layers, resident, rest_bytes, shared_input, simulated, streamed
-from .schemes import InputError, bits, check_finite, qdq, qdq_activation, quantizes_activations, scheme, stored_bits, unknown
+from .schemes import InputError, bits, check_finite, no_file, qdq, qdq_activation, quantizes_activations, scheme, stored_bits, unknown
 
 # %% ../nbs/03_sensitivity.ipynb #c68d1ccd
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,7 @@ def _consistent(s):
 def load(cls: Scores, path # File written by `save`
         ) -> Scores:
     "Read scores; raises `InputError` if the file is missing, truncated, of another version or something else."
-    if not Path(path).is_file(): raise InputError(f"there is no scores file '{path}'.")
+    if not Path(path).is_file(): raise no_file('scores file', path, '*.safetensors')
     try:
         with safe_open(path, 'pt') as f:
             head = json.loads((f.metadata() or {})['mpq_scores'])
@@ -191,7 +191,8 @@ def load(cls: Scores, path # File written by `save`
             ls = tuple(Layer(n, tuple(s), b) for n, s, b in head['layers'])
             return _consistent(cls(t.pop('loss'), ls, tuple(map(tuple, head['groups'])), tuple(head['schemes']), meta=head['meta'], **t))
     except (SafetensorError, AttributeError, KeyError, ValueError, TypeError, OSError, RecursionError) as e:
-        raise InputError(f"'{path}' is not a whole scores file ({type(e).__name__}: {str(e)[:120]}); if it was cut off, score again.") from e
+        with open(path, 'rb') as f: text = f.read(1) == b'{'
+        raise InputError(f"'{path}' is not a whole scores file ({type(e).__name__}: {str(e)[:120]}); {'it is JSON, as a recipe is: give the scores that it was made from' if text else 'if it was cut off, score again'}.") from e
     raise InputError(f"the scores '{path}' are of format {version!r}; this version of mpq_nb reads format 1. Update mpq_nb, or score again.")
 
 # %% ../nbs/03_sensitivity.ipynb #456f4dcf

@@ -63,6 +63,13 @@ def test_help_is_one_screen_and_teaches_the_flow():
     assert r.returncode == 0 and len(lines) <= 40 and max(map(len, lines)) <= 90
     at = [r.stdout.index(f'mpq {c} ') for c in ('score', 'allocate', 'evaluate', 'quantize', 'report')]
     assert at == sorted(at)
+    assert mpq(COLUMNS='80', PYTHONIOENCODING='ascii').stdout == r.stdout     # and so it is without a word
+
+
+def test_help_keeps_to_a_narrow_terminal():
+    for words in (['--help'], ['quantize', '--help']):
+        told = mpq(*words, COLUMNS='60').stdout.partition('\nexamples:')[0].partition('\nthe flow:')[0].splitlines()
+        assert max(map(len, told)) <= 60
 
 
 @pytest.mark.parametrize('line, says', [
