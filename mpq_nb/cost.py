@@ -101,7 +101,7 @@ STAGES = dict(score=lambda model, ids, schemes: score(model, ids, schemes, resca
 
 # %% ../nbs/09_cost.ipynb #5b08fd67
 WORK = dict(score=lambda Q, n: [('score', 1, n)] + [('measure', Q, -(-n//8))] * (Q > 2), evaluate=lambda Q, n: [('judge', 1, n)],
-            sample=lambda Q, n: [('sample', 1, n)], refine=lambda Q, n: [('measure', 12, n), ('gradient', 3, n)])   # (stage, times, sequences), of Q formats and n sequences
+            sample=lambda Q, n: [('sample', 1, n)], refine=lambda Q, n: [('measure', 12, n), ('gradient', 5, n)])   # (stage, times, sequences), of Q formats and n sequences
 
 # %% ../nbs/09_cost.ipynb #c98d4c95
 def _shape(model):

@@ -123,6 +123,13 @@ def lead(self: _Judge):
 @patch
 def best(self: _Judge): return self.known.get(self.lead())
 
+# %% ../nbs/07_refinement.ipynb #2476af11
+@patch
+def detour(self: _Judge):
+    "The best candidate at which no gradient was taken; None if there is none."
+    left = [k for k in self.rows if k not in self.expansions and self.names[k].startswith('damping') and np.isfinite(self.mean(k))]
+    return self.known[min(left, key=self.mean)] if left else None
+
 # %% ../nbs/07_refinement.ipynb #9fd176cc
 def _key(recipe): return hashlib.sha256(json.dumps(recipe.schemes).encode()).hexdigest()[:16]
 
@@ -160,24 +167,24 @@ def _choice(scores, recipe):
     return np.array(out)
 
 # %% ../nbs/07_refinement.ipynb #81516b50
-def _expansion(judge, model, ids, scores, best, batch):
+def _expansion(judge, model, ids, scores, recipe, batch):
     "G and H at a recipe, [G, Q] each, computed once a recipe."
-    key = tuple(best.schemes.values())
+    key = tuple(recipe.schemes.values())
     if key not in judge.expansions:
-        rows = judge.state.once(f'gradient at {_key(best)}', lambda: dict(rows=linear(model, ids, judge.refs, best, scores.schemes, batch)))['rows'].double().mean(0)
+        rows = judge.state.once(f'gradient at {_key(recipe)}', lambda: dict(rows=linear(model, ids, judge.refs, recipe, scores.schemes, batch)))['rows'].double().mean(0)
         at = {l.name: i for i, l in enumerate(scores.layers)}
         G = torch.stack([rows[[at[n] for n in g]].sum(0) for g in scores.groups]).numpy()
-        judge.expansions[key] = G, _curvature(scores, _choice(scores, best))
+        judge.expansions[key] = G, _curvature(scores, _choice(scores, recipe))
     return judge.expansions[key]
 
 # %% ../nbs/07_refinement.ipynb #dc348ce2
-def _round(judge, model, ids, scores, best, sizes, limit, allowed, damping, batch):
-    "Linearise at the best recipe and measure the solutions of all dampings: [(damping, recipe)]."
-    G, H = _expansion(judge, model, ids, scores, best, batch)
+def _round(judge, model, ids, scores, start, sizes, limit, allowed, damping, batch):
+    "Linearise at a recipe and measure the solutions of all dampings: [(damping, recipe)]."
+    G, H = _expansion(judge, model, ids, scores, start, batch)
     out = []
     for mu in damping:
         new, _ = knapsack(G + mu*H, sizes, limit, allowed)
-        r = replace(best, schemes=_recipe(scores, new, '').schemes)
+        r = replace(start, schemes=_recipe(scores, new, '').schemes)
         if judge(r, f'damping {mu:.3g}') is not None: out.append((mu, r))
     return out   # the judge keeps what was measured, so that an interruption here loses nothing
 
@@ -186,10 +193,10 @@ def refine(model,          # The model that was scored, unquantized
            toks,           # `Tokens` or ids [N, T] to measure on; None: those of the scores
            scores,         # That the recipe was made from
            recipe: Recipe, # With a budget
-           rounds: int = 5,           # At most so many
+           rounds: int = 5,           # At most so many gradients
            evaluations: int = None,   # At most so many measured candidates, beside the safety net
            minutes: float = None,     # Measure no further candidate after so many minutes
-           damping=DAMPING,           # μ of the formula in the first round, a candidate each; later ones follow the best
+           damping=DAMPING,           # μ of the formula in the first round, a candidate each; later ones follow the winner
            batch: int = 4,            # Sequences at a time
            state=Checkpoint(),        # To continue an interrupted run, as in `score`
           ) -> Recipe:     # Of the same budget; `made["refined"]` tells what was measured
@@ -198,19 +205,29 @@ def refine(model,          # The model that was scored, unquantized
     if state.path: state.of('refining', model=identity(model), tokens=Tokens(ids, '').fingerprint, start=_key(recipe), schemes=scores.schemes, losses=digest(dict(loss=scores.loss) | ({} if scores.cross is None else dict(cross=scores.cross)), [recipe.budget, recipe.made.get('grouping'), *map(recipe.made.get, ('fixed', 'at_least', 'engine'))]), damping=damping, batch=batch, version=__version__)
     return fitting(batch, lambda b: _refined(_Judge(model, ids, b, evaluations, minutes, state), ids, scores, recipe, budget, allowed, rounds, damping, b))
 
+# %% ../nbs/07_refinement.ipynb #7bfb2c05
+def _search(judge, ids, scores, limits, rounds, damping, batch, bar):
+    "Measure candidates from gradient to gradient; returns why it ended."
+    at, wider = judge.best(), damping
+    while len(judge.expansions) < rounds:
+        if judge.spent(): return 'budget'
+        best = judge.best()
+        tried = _round(judge, judge.model, ids, scores, at, *limits, wider, batch)
+        bar.update(len(judge.expansions) - bar.n)
+        mu = next((m for m, r in tried if r.schemes == judge.best().schemes != best.schemes), None)
+        if mu: at, wider = judge.best(), (mu/1.5, mu, mu*1.5)
+        elif judge.spent(): return 'budget'
+        elif at is best and max(wider) < WIDEST: wider = (2*max(*wider, .5), 4*max(*wider, .5))
+        elif at := judge.detour(): wider = damping
+        else: return 'no further gain'
+    return 'rounds'
+
 # %% ../nbs/07_refinement.ipynb #821b6c35
 def _refined(judge, ids, scores, recipe, budget, allowed, rounds, damping, batch):
-    (sizes, limit), ended = _checked(scores, budget, allowed), 'rounds'
+    sizes, limit = _checked(scores, budget, allowed)
     try:
         for r in [recipe, *_baselines(scores, budget, allowed)]: judge(r, 'start' if r is recipe else r.made['by'], net=True)
-        for i in tqdm(range(rounds), desc='refining', leave=False):
-            if judge.spent(): ended = 'budget'; break
-            tried = _round(judge, judge.model, ids, scores, best := judge.best(), sizes, limit, allowed, damping, batch)
-            mu = next((m for m, r in tried if r.schemes == judge.best().schemes != best.schemes), None)
-            if mu: damping = (mu/1.5, mu, mu*1.5)
-            elif judge.spent(): ended = 'budget'; break
-            elif max(damping) < WIDEST: damping = (2*max(damping), 4*max(damping))
-            else: ended = 'no further gain'; break
+        with tqdm(total=rounds, desc='refining', leave=False) as bar: ended = _search(judge, ids, scores, (sizes, limit, allowed), rounds, damping, batch, bar)
     except KeyboardInterrupt as e:
         ended = 'interrupted'
         if judge.state.path: judge.state.unfinished = e

@@ -208,8 +208,9 @@ def check_finite(x: torch.Tensor, # Any tensor
                  what: str,       # What it is, for the message: `"weight of model.layers.0.mlp.up_proj"`
                 ) -> torch.Tensor: # `x` itself
     "Return `x`, or raise `InputError` naming `what` if a value is NaN or infinite."
-    if torch.isfinite(x).all(): return x
+    if torch.isfinite(x.sum(dtype=torch.float32)): return x
     n = (~torch.isfinite(x)).sum().item()
+    if not n: return x     # only the sum was too large
     raise InputError(f"{what} has {n} of {x.numel()} values NaN or infinite; "
                      "the model is broken or its dtype overflows: load it in bfloat16 or float32.")
 
