@@ -296,7 +296,7 @@ def _refined(s, r, minutes, state):
     r = refine(load(s.meta['model_name'], s.meta.get('dtype', 'auto'))[0], None, s, r, minutes=minutes, state=state)
     a = r.made['refined']
     if state.unfinished and 'kl' not in a: raise state.unfinished      # nothing is better than what there was
-    if 'kl' in a: _say(f"{a['evaluations']} recipes measured: KL on the calibration tokens from {a['start']:.4f} to {a['kl']:.4f} ({'the effort that was allowed is used up' if a['ended'] == 'budget' else a['ended']})")
+    if 'kl' in a: _say(f"{a['evaluations']} recipes measured: KL on the calibration tokens from {a['start']:.4f} to {a['kl']:.4f} ({dict(budget='the effort that was allowed is used up', rounds='all rounds are used').get(a['ended'], a['ended'])})")
     return r
 
 # %% ../nbs/11_cli.ipynb #7188dc51
