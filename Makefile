@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-NBS := $(wildcard nbs/*.ipynb) $(wildcard nbs/tutorials/*.ipynb)
+NBS := $(shell find nbs -name '*.ipynb' -not -path '*/benchmarks/*' -not -path '*/.ipynb_checkpoints/*' | sort)
 # A folder that mirrors hub names, for the tests that run benchmark tasks on real rows; without one they are skipped, and say so.
 export MPQ_DATA ?= $(abspath $(wildcard ../shared/hub))
 
-.PHONY: demo test long docs docs-stage quarto style smoke licences audit notebooks readme clean
+.PHONY: demo test long docs docs-stage quarto smoke licences audit notebooks readme clean
 demo: $(STAMP)
 	$(BIN)/mpq demo
 
@@ -32,10 +32,6 @@ quarto:
 
 docs-stage: $(STAMP)
 	$(BIN)/python tests/docs.py --stage
-
-# Cell lengths, prose and assertions of the notebooks, against the habits that they are meant to keep.
-style:
-	$(PYTHON) tests/style.py
 
 # The wheel, in an empty environment of each Python named: make smoke PYTHONS="python3.10 python3.13"
 smoke:

@@ -19,7 +19,8 @@ def stage(root):
     from nbdev.serve import proc_nbs
     table = doclinks._build_lookup_table
     # `score` in a text is the function, not the command of the same name; what is a link already is not linked again, and private names have no page.
-    doclinks._build_lookup_table = lambda *a, **kw: table(skip_mods='mpq_nb.cli')
+    commands = tuple(['mpq_nb.cli', *('.'.join(('mpq_nb', 'apps', 'cli', p.stem)) for p in (root/'mpq_nb'/'apps'/'cli').glob('*.py'))])
+    doclinks._build_lookup_table = lambda *a, **kw: table(skip_mods=commands)
     doclinks._re_backticks = re.compile(r'(?<!\[)(?!`_)' + doclinks._re_backticks.pattern)
     refresh_quarto_yml()
     return proc_nbs(n_workers=0, force=True)     # in this process, or these two changes would be lost

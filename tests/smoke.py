@@ -5,7 +5,7 @@ import os, subprocess, sys, tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-IMPORT = "import importlib, pkgutil, mpq_nb; print(*(importlib.import_module(f'mpq_nb.{m.name}').__name__ for m in pkgutil.iter_modules(mpq_nb.__path__) if m.name[0] != '_'))"
+IMPORT = "import importlib, pkgutil, mpq_nb; print(*(importlib.import_module(m.name).__name__ for m in pkgutil.walk_packages(mpq_nb.__path__, 'mpq_nb.') if not m.name.rpartition('.')[2].startswith('_')))"
 
 
 def sh(*args, **kw): return subprocess.run([str(a) for a in args], check=True, stdout=subprocess.PIPE, text=True, **kw).stdout

@@ -110,7 +110,7 @@ def test_interrupted_demo_resumes_from_its_scores(result):
     from mpq_nb.sensitivity import Scores
     import torch
     from mpq_nb import calibration as C
-    from mpq_nb.cli import _demo_scores
+    from mpq_nb.apps.cli.demo import _demo_scores
     half, tok = demo_model(torch.bfloat16)
     toks = C.tokens('self', tok, half, 16, 256)
     before = (result[0]/'scores.safetensors').stat().st_mtime_ns

@@ -11,7 +11,7 @@
 | no memory in one cell | recorded as that cell's error; the others go on |
 | a clock that is set back | nothing that is computed or kept depends on it |
 | a hub that never answers | one line that says so, after one try; nothing is left behind |
-| a kept reference or text of another content | not used: made again (nbs/02 and nbs/06 hold it to that) |
+| a kept reference or text of another content | not used: made again (the notebooks base/text and judge/references hold it to that) |
 """
 import itertools, os, random, signal, socket, subprocess, sys
 from unittest import mock
@@ -71,7 +71,7 @@ def test_a_full_disk_costs_nothing_that_was_finished(study, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named_before_any_work(study, tmp_path):
     from mpq_nb.study import run
-    with mock.patch('os.access', return_value=False), mock.patch('mpq_nb.study.load', side_effect=AssertionError('work was begun')):
+    with mock.patch('os.access', return_value=False), mock.patch('mpq_nb.apps.study.plan.load', side_effect=AssertionError('work was begun')):
         with pytest.raises(InputError, match='not writable'): run(study[0], tmp_path/'run')
 
 
@@ -108,7 +108,7 @@ def test_what_an_interrupted_run_left_serves_only_that_run(tmp_path, change):
         with Cut(tmp_path/'partial', every=0) as state: score(model, tokens, schemes, seed=seed, state=state)
     with pytest.raises(KeyboardInterrupt): go()
     other = dict(model=dict(model=tiny_model('qwen3')), tokens=dict(tokens=IDS + 1), schemes=dict(schemes=('MXFP4', 'MXFP6')), seed=dict(seed=1), version={})[change]
-    with mock.patch('mpq_nb.sensitivity.__version__', '9.9' if change == 'version' else '0'), pytest.raises(InputError, match=f'does not go with this one.*{change} was'): go(**other)
+    with mock.patch('mpq_nb.__init__.__version__', '9.9' if change == 'version' else '0'), pytest.raises(InputError, match=f'does not go with this one.*{change} was'): go(**other)
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='Windows has no such locks')

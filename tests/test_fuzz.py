@@ -61,9 +61,10 @@ def valid():
     from mpq_nb.sensitivity import score
     with tempfile.TemporaryDirectory() as d:
         s = score(tiny_model(), torch.randint(3, 256, (2, 8), generator=torch.Generator().manual_seed(0)), ('MXFP4', 'W4A16G32', 'W8A16G32'))
-        from mpq_nb.cli import COMMANDS, _ran
+        from mpq_nb.cli import COMMANDS
+        from mpq_nb.apps.cli.common import origin_of
         args = {k: p.default for k, p in inspect.signature(COMMANDS['score'][0]).parameters.items()} | dict(model='tiny')
-        s.meta.update(model_name='tiny', ran=_ran('score', args))
+        s.meta.update(model_name='tiny', ran=origin_of('score', args))
         allocate(s, bits=5).save(f'{d}/recipe.json'); s.save(f'{d}/scores.safetensors')
         state = Checkpoint(f'{d}/partial.safetensors', every=0)
         state.of('work', seed=0); state.once('a', lambda: dict(x=torch.arange(9.))); state.once('b', lambda: [1, 'two'])
@@ -98,7 +99,7 @@ def study(path):
     return st
 
 def origin(path):
-    from mpq_nb.cli import _check_again, _origin
+    from mpq_nb.apps.cli.reproduce import _check_again, _origin
     from mpq_nb.allocation import Recipe
     if path.suffix == '.json': _check_again(Recipe.load(path))
     return _origin(path)

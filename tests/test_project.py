@@ -1,4 +1,5 @@
 "The notebooks, the library and the README belong together and are clean."
+import ast
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ def twin(tmp_path_factory):
     "A copy of the sources, exported and cleaned anew."
     d = tmp_path_factory.mktemp('twin')
     for n in PROJECT: (shutil.copytree if (ROOT/n).is_dir() else shutil.copy)(ROOT/n, d/n)
-    for p in (d/'mpq_nb').glob('*.py'):
+    for p in (d/'mpq_nb').rglob('*.py'):
         if p.name != '__init__.py': p.unlink()
     for cmd in ('nbdev_export', 'nbdev_clean'):
         r = run(Path(sys.executable).parent/cmd, cwd=d)
@@ -27,11 +28,16 @@ def twin(tmp_path_factory):
     return d
 
 
+def modules(root):
+    "The library's source: {path within it: text}."
+    return {str(p.relative_to(root/'mpq_nb')): p.read_text() for p in (root/'mpq_nb').rglob('*.py')}
+
+
 def test_library_is_what_the_notebooks_export(twin):
-    assert len(list((twin/'mpq_nb').glob('*.py'))) > 5   # the export did run
-    for p in sorted((ROOT/'mpq_nb').glob('*.py')):
-        assert p.read_text() == (twin/'mpq_nb'/p.name).read_text(), f'{p.name} differs from the notebooks: run nbdev_export'
-    assert {p.name for p in (ROOT/'mpq_nb').glob('*.py')} == {p.name for p in (twin/'mpq_nb').glob('*.py')}
+    mine, made = modules(ROOT), modules(twin)
+    assert len(made) > 50   # the export did run
+    for name, text in mine.items(): assert text == made.get(name), f'{name} differs from the notebooks: run nbdev_export'
+    assert set(mine) == set(made)
 
 
 def test_notebooks_are_clean(twin):
@@ -43,16 +49,42 @@ def test_readme_is_the_index():
     assert (ROOT/'README.md').read_text() == readme(ROOT), 'README.md differs from nbs/index.ipynb: run make readme'
 
 
-def test_a_module_imports_only_lower_numbers():
-    order = {re.sub(r'^\d+_', '', p.stem): int(p.stem[:2]) for p in (ROOT/'nbs').glob('[0-9]*.ipynb')}
-    for name, n in order.items():
-        used = set(re.findall(r'(?:from|import) mpq_nb\.(\w+)', (ROOT/'mpq_nb'/f'{name}.py').read_text()))
-        assert all(order[u] < n for u in used), (name, used)
+def lint_imports(cwd):
+    "What import-linter says of the contracts in .importlinter."
+    return run(Path(sys.executable).parent/'lint-imports', '--no-cache', cwd=cwd, PYTHONPATH=str(cwd))
+
+
+def test_arrows_go_down_only():
+    r = lint_imports(ROOT)
+    assert r.returncode == 0 and ' 0 broken' in r.stdout, r.stdout
+
+
+def test_an_arrow_that_goes_up_is_seen(tmp_path):
+    "The test above can fail: the same library with one import too many breaks its contract."
+    shutil.copytree(ROOT/'mpq_nb', tmp_path/'mpq_nb', ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copy(ROOT/'.importlinter', tmp_path)
+    low = tmp_path/'mpq_nb'/'base'/'schemes.py'
+    low.write_text(low.read_text() + '\nfrom mpq_nb.core import knapsack\n')
+    r = lint_imports(tmp_path)
+    assert r.returncode != 0 and 'mpq_nb.base.schemes -> mpq_nb.core.knapsack' in r.stdout, r.stdout
+
+
+def private_imports(path):
+    "Private names that a module takes from another one of the library."
+    tree = ast.parse(path.read_text())
+    for n in ast.walk(tree):
+        own = isinstance(n, ast.ImportFrom) and (n.level or (n.module or '').startswith('mpq_nb'))
+        if own: yield from (a.name for a in n.names if a.name.startswith('_') and not a.name.startswith('__'))
+
+
+def test_no_module_uses_a_private_name_of_another():
+    for p in (ROOT/'mpq_nb').rglob('*.py'):
+        assert not list(private_imports(p)), p
 
 
 def test_no_name_is_undefined():
     "A notebook may have imported for its examples what the library lacks."
-    said = run(sys.executable, '-m', 'pyflakes', *(ROOT/'mpq_nb').glob('*.py')).stdout
+    said = run(sys.executable, '-m', 'pyflakes', *(ROOT/'mpq_nb').rglob('*.py')).stdout
     assert 'undefined name' not in said, said
 
 

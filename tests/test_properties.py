@@ -11,9 +11,11 @@ from auto_round.data_type.mxfp import quant_mx
 from mpq_nb.allocation import Recipe, allocate, head, knapsack, random, tail
 from mpq_nb.models import Layer, layers, tiny_model
 from mpq_nb.quantization import quantized
-from mpq_nb.schemes import QUANTIZERS, _autoround, bits, bpw, qdq, stored_bits
+from mpq_nb.schemes import QUANTIZERS, bits, bpw, qdq, stored_bits
+from mpq_nb.base.quantizers import _autoround
 from mpq_nb.evaluation import compare_logprobs
-from mpq_nb.sensitivity import Scores, _loss, score
+from mpq_nb.sensitivity import Scores, score
+from mpq_nb.core.scores import mean_loss
 
 many = settings(max_examples=200, deadline=None)
 few = settings(max_examples=25, deadline=None)
@@ -192,7 +194,7 @@ def shard(seed, n, groups=6):
     samples, uniform = cross.diagonal(dim1=-2, dim2=-1).clone(), torch.rand(n, 3, generator=g)
     ids = torch.randint(0, 1000, (n, 8), generator=g)
     ids[:, 0] = 10**6*seed + torch.arange(n)
-    return Scores(_loss(samples, uniform), ls, tuple((l.name,) for l in ls), ('W2A16', 'W4A16', 'MXFP8'), samples=samples, cross=cross, uniform=uniform, ids=ids,
+    return Scores(mean_loss(samples, uniform), ls, tuple((l.name,) for l in ls), ('W2A16', 'W4A16', 'MXFP8'), samples=samples, cross=cross, uniform=uniform, ids=ids,
                   meta=dict(method='fisher', model='m', tokens='t', source=str(seed), length=8, grouping='none', seed=0, version='0'))
 
 

@@ -12,7 +12,8 @@ from conftest import ROOT, run
 from mpq_nb.allocation import Recipe, servable
 from mpq_nb.calibration import sample, tokens
 from mpq_nb.models import cache_dir, groups, layers, load, tiny_model
-from mpq_nb.quantization import _apart, export, quantized, verify
+from mpq_nb.ship.verification import _apart
+from mpq_nb.quantization import export, quantized, verify
 from mpq_nb.schemes import scheme
 
 NODE_LLAMA_CPP = '3.22.1'

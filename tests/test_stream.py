@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 from mpq_nb.allocation import allocate
 from mpq_nb.calibration import tokens
 from mpq_nb.evaluation import evaluate, reference
-from mpq_nb.models import _demo, _from_disk, fingerprint, layers, load, streamed
+from mpq_nb.base.loading import load_demo, _from_disk
+from mpq_nb.models import fingerprint, layers, load, streamed
 from mpq_nb.quantization import quantized
 from mpq_nb.refinement import refine
 from mpq_nb.schemes import InputError
@@ -59,7 +60,7 @@ def test_streamed_is_whole_in_slices(family, tmp_path, monkeypatch):
     whole.save_pretrained(tmp_path)
     ids = torch.randint(3, 256, (4, 48), generator=torch.Generator().manual_seed(0))
     *at_once, _ = everything(whole, ids)
-    monkeypatch.setattr('mpq_nb.sensitivity.LOGITS', 32*256)              # slices of 32 and 16 tokens
+    monkeypatch.setattr('mpq_nb.base.walk.LOGITS', 32*256)              # slices of 32 and 16 tokens
     *a, measured = everything(whole, ids)
     *b, again = everything(from_disk(tmp_path), ids)
     assert all(torch.equal(x, y) for x, y in zip(a, b)) and measured == again
@@ -85,7 +86,7 @@ def test_one_block(tmp_path):
 def test_load_streams_and_refuses(tmp_path):
     model, tok = load('demo', stream=True)
     assert streamed(model) and len(tok) == 49152
-    with pytest.raises(InputError, match='read whole'): load(str(_demo().parent/next(p.name for p in _demo().parent.glob('*.gguf'))), stream=True)
+    with pytest.raises(InputError, match='read whole'): load(str(load_demo().parent/next(p.name for p in load_demo().parent.glob('*.gguf'))), stream=True)
     tiny('LlamaConfig').save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
     assert streamed(load(str(tmp_path), stream=True)[0])

@@ -10,11 +10,11 @@ from conftest import mpq
 
 TABLE = '''
 import pandas as pd
-from mpq_nb.cli import _show, _streams
-_streams()
-_show(['first', pd.DataFrame(dict(recipe=['ours @ 5', 'tail @ 5'], KL=['0.398 ± 0.015', '0.878 ± 0.019'], share=[.25, .75]))])
+from mpq_nb.apps.terminal import show, set_streams
+set_streams()
+show(['first', pd.DataFrame(dict(recipe=['ours @ 5', 'tail @ 5'], KL=['0.398 ± 0.015', '0.878 ± 0.019'], share=[.25, .75]))])
 '''
-WIDE = "import pandas as pd\nfrom mpq_nb.cli import _show\n_show([pd.DataFrame({f'column{i}': ['a-long-word-in-it'] for i in range(6)})])"
+WIDE = "import pandas as pd\nfrom mpq_nb.cli import show\nshow([pd.DataFrame({f'column{i}': ['a-long-word-in-it'] for i in range(6)})])"
 
 
 def terminal(*args, columns=60, **env):
