@@ -5,7 +5,7 @@
 # Seen: Q5_0 and Q5_1 raise ("gguf_tensor_to_f16 failed"); a tensor in MXFP4 or TQ2_0 is left out
 #   of the returned dictionary, and the others are there. BF16 comes back as float16, so that a
 #   weight of 1e5 is infinite and one of 1e-8 is 0.
-# A mixture of experts with its experts in MXFP4 (as GPT-OSS is shipped) loads without its experts.
+# A mixture with its experts in MXFP4, as GPT-OSS is shipped, would lose just the experts.
 set -euo pipefail
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT

@@ -6,7 +6,8 @@
 # Expected: losses in another unit have the same best recipe, since only the unit changes.
 # Seen: with mip_rel_gap=0 as well as by default, status 0, "Optimal" and mip_gap 0, but the recipe
 #   is 44 % worse than brute force once the losses are in units of 1e-8. At 1e-6 it is 7 % worse and
-#   mip_gap admits 15 %. HiGHS stops at an absolute gap of 1e-6, which scipy does not let us set.
+#   mip_gap admits 15 %. HiGHS's tolerances and its other gap are absolute, 1e-7 and 1e-6, and
+#   scipy does not let us set them.
 # Remedy: divide the losses by their maximum first.
 set -euo pipefail
 room=$(mktemp -d)
