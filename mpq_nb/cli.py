@@ -374,12 +374,17 @@ def _write(m, tok, r, out, format, overwrite, tune):
     return dict(ids=proof.ids)
 
 # %% ../nbs/11_cli.ipynb #ef37585a
+def _far_off(v):
+    "What a verification found wrong with positions, as the end of a sentence."
+    if wrong := v.get('wrong_buffers'): return f': not computed from the configuration as in the model {wrong[0]}'
+    return f": {v['kl_far']:.1e} nats at positions far apart" if (v.get('kl_far') or 0) > 1e-3 else ''
+
 def _proof(v):
     "What `verify` found, in a sentence."
     n = v['layers_as_recipe'] + len(v['wrong_layers'])
     found = (f"reloaded by a fresh process, it is {v['kl']:.1e} nats from the simulated model with {v['top1']:.1%} top-1 agreement; {v['layers_as_recipe']} of {n} layers are stored as the recipe says; "
              f"{v['kl_original']:.3f} ± {v['kl_original_se']:.3f} nats from the original")
-    return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}"
+    return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}{_far_off(v)}"
 
 # %% ../nbs/11_cli.ipynb #8702cbb3
 def _finished(out, ran, format):

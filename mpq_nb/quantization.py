@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['NEEDS', 'PACKED_BITS', 'CT_FLOATS', 'TUNING', 'FUSED_NAMES', 'INTS', 'FORMATS', 'FETCH', 'HOW', 'PROBES', 'PROBED',
-           'SIZES', 'OVERRIDES', 'quantized', 'save_fake', 'Format', 'quiet', 'reload', 'packers', 'packable',
-           'disk_bytes', 'memory_bytes', 'export', 'compare', 'verify', 'auto_scheme']
+           'FAR', 'BUFFER', 'SIZES', 'OVERRIDES', 'quantized', 'save_fake', 'Format', 'quiet', 'reload', 'packers',
+           'packable', 'disk_bytes', 'memory_bytes', 'export', 'compare', 'verify', 'auto_scheme']
 
 # %% ../nbs/05_quantization.ipynb #771d0259
-import copy, gc, json, logging, math, os, re, shutil, subprocess, sys, tempfile, warnings
+import copy, gc, inspect, json, logging, math, os, re, shutil, subprocess, sys, tempfile, warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from .allocation import Recipe, family, servable
 from .calibration import as_tokens
-from .models import FAKE, atomic, check_out, fingerprint, groups as groups_of, layers, load, rest_bytes, simulated
+from .models import FAKE, atomic, check_out, computed_buffers, fingerprint, groups as groups_of, layers, load, mend_buffers, rest_bytes, simulated
 from .schemes import KNOWN, InputError, bits, gguf_type, quantizes_activations, scheme, stored_bits, unknown
 from .sensitivity import _check_schemes
 
@@ -194,12 +194,24 @@ def _with_fused(dynamic, schemes):
             if key in dynamic: out[f'{sign}:.*{re.escape(f"{parent}.{whole}")}.*'] = dynamic[key]
     return out
 
+# %% ../nbs/05_quantization.ipynb #8d0841e1
+def _served_dtype(recipe, dtype):
+    "The 16-bit dtype in which a packed checkpoint of a model in `dtype` is to be computed."
+    floats = any(scheme(s).data_type != 'int' for s in recipe.schemes.values() if scheme(s).bits < 16)
+    return 'float16' if dtype == torch.float16 and not floats else 'bfloat16'
+
+def _declare_dtype(config, dtype):
+    "Name the dtype wherever a configuration does, in place."
+    config['dtype'] = dtype
+    if 'torch_dtype' in config: config['torch_dtype'] = dtype
+    if 'dtype' in config.get('text_config', {}): config['text_config']['dtype'] = dtype
+
 # %% ../nbs/05_quantization.ipynb #c56ae377
 def _mend_config(folder, recipe, dtype, format):
     "Say in the configs what AutoRound leaves unsaid."
     for p in (folder/'config.json', folder/'quantization_config.json', folder/'quantize_config.json'):
         d = json.loads(p.read_text()) if p.exists() else {}
-        if format == 'auto_gptq' and 'dtype' in d: d['dtype'] = str(dtype).removeprefix('torch.')
+        if 'model_type' in d: _declare_dtype(d, _served_dtype(recipe, dtype))
         q = d.get('quantization_config', d)
         if q.get('dynamic'): q['dynamic'] = _with_fused(q['dynamic'], recipe.schemes)
         groups = q.get('config_groups', {})
@@ -518,10 +530,37 @@ def _wrong_weights(e, own_rounding):
     right = (e.original <= 2*e.expected + 0.1) & (e.original <= e.other) if own_rounding else e.simulated <= 0.01
     return list(e.index[~(right & (e.bias <= 0.01))])
 
-# %% ../nbs/05_quantization.ipynb #6dfbbc38
+# %% ../nbs/05_quantization.ipynb #e0b4b8d8
 @torch.no_grad()
 def _logits(model, ids, batch=4): return torch.cat([model(x).logits.float().cpu() for x in ids.split(batch)])
 
+# %% ../nbs/05_quantization.ipynb #8351c448
+FAR = 4096   # positions over which the tokens are spread, at most
+
+@torch.no_grad()
+def _far_logits(model, ids):
+    "Logits [1, T, V] of the first sequence at positions spread over the context; None for a model that takes no positions."
+    if 'position_ids' not in inspect.signature(model.forward).parameters: return None
+    context = getattr(model.config.get_text_config(), 'max_position_embeddings', None) or FAR
+    at = torch.linspace(0, min(context, FAR) - 1, ids.shape[1]).long()[None]
+    out = model(ids[:1], position_ids=at, attention_mask=torch.ones_like(ids[:1]), use_cache=False)
+    return out.logits.float().cpu()
+
+# %% ../nbs/05_quantization.ipynb #746191aa
+BUFFER = 'buffer.'   # what the names of computed buffers begin with
+
+def _frequencies(model):
+    "{name: values} of the computed buffers with a dimension: rotary frequencies, mostly."
+    found = {k: m._buffers[b] for k, (m, b) in computed_buffers(model).items()}
+    return {k: t.detach().float().cpu().contiguous() for k, t in found.items() if t.ndim}
+
+def _wrong_buffers(mine, real):
+    "Names of buffers that differ by more than a ten-thousandth; those that only one model has are its architecture's affair."
+    both = [k for k in mine if k in real]
+    same = lambda a, b: a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=0)
+    return [k for k in both if not same(mine[k], real[k])]
+
+# %% ../nbs/05_quantization.ipynb #6dfbbc38
 def _load_and_run(out, format, ids):
     "Load a checkpoint: its logits for ids [N, T], once more without rounding of activations where it rounds them, and what each layer does to the probes."
     with quiet(): model = FORMATS[format].load(Path(out))
@@ -529,6 +568,9 @@ def _load_and_run(out, format, ids):
     rounding = [m for m in model.modules() if getattr(getattr(m, 'quantization_scheme', None), 'input_activations', None)]
     for m in rounding: m.quantization_enabled = False      # of compressed-tensors
     if rounding: got['weights_only'] = _logits(model, ids)
+    far = _far_logits(model, ids)
+    if far is not None: got['far'] = far
+    got |= {f'{BUFFER}{k}': t for k, t in _frequencies(model).items()}
     return got | {f'{PROBED}{l}': y for l, y in _probed(model, Recipe.load(Path(out)/'recipe.json').shapes).items()}
 
 # %% ../nbs/05_quantization.ipynb #f65093ea
@@ -610,19 +652,35 @@ def _exported(out, recipe):
     if was.schemes != recipe.schemes: raise InputError(f"'{out}' was exported from another recipe than this one: its recipe.json gives other layers or formats.")
     return made
 
+# %% ../nbs/05_quantization.ipynb #4c346a64
+def _exact(model):
+    "The model on the CPU, in float32, with the buffers that its configuration asks for; a copy, unless it is that already."
+    if model.dtype == torch.float32 and model.device.type == 'cpu': return model
+    work = copy.deepcopy(model)
+    mend_buffers(work)
+    return work.to('cpu', torch.float32)
+
+def _far_apart(exact, recipe, ids, real):
+    "KL between the simulated and the real model at positions far apart; None where the real one was not asked."
+    if real is None: return None
+    with simulated(exact, recipe.schemes, activations=False): sim = _far_logits(exact, ids)
+    return _apart(sim, real)[0].mean().item()
+
 # %% ../nbs/05_quantization.ipynb #38d70d28
 def _measure(model, recipe, toks, real):
     "Simulated against real, and the real one against the original: what `verify` reports of logits, and the errors of the weights."
-    exact = model if model.dtype == torch.float32 and model.device.type == 'cpu' else copy.deepcopy(model).to('cpu', torch.float32)
+    exact = _exact(model)
     original, plain, rounds = _logits(exact, toks.ids), _probed(exact, recipe.shapes), any(map(quantizes_activations, recipe.schemes.values()))
     with simulated(exact, recipe.schemes, activations=False): full = weights_only = _logits(exact, toks.ids); sim = _probed(exact, recipe.shapes)
     if rounds:
         with quantized(exact, recipe): full = _logits(exact, toks.ids)
+    far_off = _far_apart(exact, recipe, toks.ids, real.get('far'))
+    buffers = {k.removeprefix(BUFFER): t for k, t in real.items() if k.startswith(BUFFER)}
     near, far = _summary([_apart(weights_only if 'weights_only' in real else full, real.get('weights_only', real['logits']))]), _apart(original, real['logits'])
     nll = lambda l: torch.nn.functional.cross_entropy(l[:, :-1].flatten(0, 1), toks.ids[:, 1:].flatten()).item()
     errors = _weight_errors({l: real[f'{PROBED}{l}'] for l in recipe.shapes}, sim, plain, recipe.shapes)
     return near | dict(kl_original=far[0].mean().item(), kl_original_se=far[0].std().item() / len(far[0])**.5, top1_original=far[1].mean().item(),
-                       perplexity_ratio=math.exp(nll(real['logits']) - nll(original)), kl_simulated=_apart(original, full)[0].mean().item(), weight_error=errors.simulated.max()), errors
+                       perplexity_ratio=math.exp(nll(real['logits']) - nll(original)), kl_simulated=_apart(original, full)[0].mean().item(), kl_far=far_off, wrong_buffers=_wrong_buffers(_frequencies(exact), buffers), weight_error=errors.simulated.max()), errors
 
 # %% ../nbs/05_quantization.ipynb #dae9a77d
 def verify(out,            # Folder written by `export`
@@ -646,7 +704,8 @@ def verify(out,            # Folder written by `export`
     res |= dict(format=made['format'], tuned=made['tuned'], layers_as_recipe=len(recipe.schemes) - len(bad), wrong_layers=bad, wrong_weights=off, bpw=recipe.bpw, bytes=total, bytes_expected=need,
                 tokens=toks.fingerprint, text=toks.source, sequences=len(toks), positions=toks.ids.numel())
     true = res['kl_original'] <= 1.25*res['kl_simulated'] if own_rounding else res['kl'] < max_kl and (1 - res['top1']) * toks.ids.numel() <= max(3, (1 - min_top1) * toks.ids.numel())
-    res['ok'] = bool(true and not bad and not off and _near(total, need))
+    far = own_rounding or res['kl_far'] is None or res['kl_far'] < max_kl
+    res['ok'] = bool(true and far and not bad and not off and not res['wrong_buffers'] and _near(total, need))
     with atomic(out/'verification.json') as tmp: tmp.write_text(json.dumps(res, indent=1))
     with atomic(out/'README.md') as tmp: tmp.write_text(_card(recipe, made, res))
     return res
