@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'UNITS', 'RESERVE', 'NEAR', 'VLLM', 'SGLANG', 'ENGINES', 'gibibytes', 'Budget', 'Recipe', 'knapsack', 'Fact',
-           'family', 'Servable', 'servable', 'allocate', 'uniform', 'head', 'tail', 'random', 'frontier']
+           'family', 'Servable', 'servable', 'matching', 'allocate', 'uniform', 'head', 'tail', 'random', 'frontier']
 
 # %% ../nbs/04_allocation.ipynb #f596c5e0
 import ctypes, json, math, numbers, os, re, sys
@@ -35,7 +35,7 @@ def gibibytes(size, # A number of GiB, or a text such as `"24GiB"`, `"24GB"`, `"
              ) -> float: # GiB
     "A memory size as a number of GiB; raises `InputError` for something else."
     units = dict(GIB=2**30, MIB=2**20, GB=10**9, MB=10**6, G=2**30, M=2**20)
-    m = re.fullmatch(r'\s*([\d.]+)\s*([a-zA-Z]*)\s*', str(size))
+    m = re.fullmatch(r'\s*([\d.]+(?:e-?\d+)?)\s*([a-zA-Z]*)\s*', str(size))
     try: return float(m[1]) * units[m[2].upper() or 'GIB'] / 2**30
     except (TypeError, ValueError, KeyError): raise InputError(f"'{size}' is not a memory size; write it as 24, 24GiB or 24GB.") from None
 
@@ -54,6 +54,7 @@ class Budget:
         given = [k for k in UNITS if getattr(self, k) is not None]
         if len(given) != 1: raise InputError(f"give exactly one budget: bits, bpw, gib or fit, not {' and '.join(given) or 'none'}.")
         if self.fit is not None: object.__setattr__(self, 'fit', gibibytes(self.fit))
+        if isinstance(self.gib, str): object.__setattr__(self, 'gib', gibibytes(self.gib))
         v = getattr(self, given[0])
         if not isinstance(v, numbers.Real) or not 0 < v < 2**40: raise InputError(f"a budget of {given[0]}={v!r} is not a positive number of any sensible size.")
         for k in ('context', 'batch'):
@@ -434,11 +435,29 @@ def servable(recipe: Recipe, # Any
     return Servable(engine, pd.DataFrame(rows, columns=['layer', 'scheme', 'rule', 'remedy', 'source']))
 
 # %% ../nbs/04_allocation.ipynb #d1507108
+def _named(name, pattern):
+    "Does a layer's name match a pattern?"
+    if pattern.startswith('re:'): return re.match(pattern[3:], name) is not None
+    if fnmatch(name, pattern): return True
+    parts, wanted = name.split('.'), pattern.strip('.').split('.')
+    runs = [parts[i:i + len(wanted)] for i in range(len(parts) - len(wanted) + 1)]
+    return any(all(map(fnmatch, run, wanted)) for run in runs)
+
+def matching(ls,      # Layers, from `mpq_nb.models.layers` or of `Scores`
+             pattern: str, # Parts of a name (`"layers.1"`, `"down_proj"`), a glob, or `re:` and a regular expression
+            ) -> list: # Their names
+    "The layers that a pattern means; raises `InputError` if there is none."
+    try: found = [l.name for l in ls if _named(l.name, pattern)]
+    except re.error as e: raise InputError(f"'{pattern}' is no regular expression: {e}.") from e
+    near = next((l.name for l in ls if pattern.strip('.') in l.name), None)
+    hint = f"; a pattern is whole parts of a name, and *{pattern}* would match {near}" if near else ''
+    if not found: raise InputError(f"no layer matches '{pattern}'; layers are called such as {ls[0].name}{hint}.")
+    return found
+
 def _matching(scores, pattern):
-    "The groups of which a layer matches; raises if there is none."
-    hit = [any(pattern in n or fnmatch(n, pattern) for n in g) for g in scores.groups]
-    if not any(hit): raise InputError(f"no layer matches '{pattern}'; layers are called such as {scores.layers[0].name}.")
-    return np.array(hit)
+    "The groups of which a layer matches, [G]; raises if there is none."
+    found = set(matching(scores.layers, pattern))
+    return np.array([not found.isdisjoint(g) for g in scores.groups])
 
 # %% ../nbs/04_allocation.ipynb #03b553b3
 def _broken(engine, name, shape):
@@ -542,7 +561,7 @@ def _best_family(scores, budget, rules):
 def allocate(scores: Scores,     # From `score`
              bits: float = None, # Budget in payload bits per quantizable weight
              bpw: float = None,  # … or in stored bits per quantizable weight
-             gib: float = None,  # … or in GiB of the whole checkpoint
+             gib: float = None,  # … or in GiB of the whole checkpoint; a text such as `"500MiB"`, too
              fit=None,           # … or in memory of a device: GiB, or a text such as `"24GB"`
              context: int = 4096, # With `fit`: tokens of a context
              batch: int = 1,     # With `fit`: contexts at a time

@@ -8,7 +8,7 @@ __all__ = ['SHORT', 'OPTIONAL', 'ASCII', 'SHELLS', 'DEMO_METRICS', 'DEMO_SCHEMES
            'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #651fccf3
-import argparse, codecs, contextlib, difflib, inspect, json, os, re, signal, sys, tempfile, textwrap, time
+import argparse, codecs, contextlib, difflib, inspect, json, math, os, re, shlex, signal, sys, tempfile, textwrap, time
 from dataclasses import replace
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -70,6 +70,11 @@ def _time(s):
     "Seconds as people say them."
     s = round(s)
     return f'{s} s' if s < 60 else f'{s//60} min {s%60} s' if s < 3600 else f'{s//3600} h {s%3600//60} min'
+
+# %% ../nbs/11_cli.ipynb #632ee4d9
+def _next(*args):
+    "The command that goes on from here, quoted for a shell."
+    return f"next: {shlex.join(['mpq', *map(str, args)])}"
 
 # %% ../nbs/11_cli.ipynb #2e9e53a9
 ASCII = {'±': '+/-', '×': 'x', '≈': '~', '…': '...', '–': '-', '−': '-', '·': '-', '’': "'", '‖': '||', '⏎': ' ', '→': '->', '│': '|'}
@@ -134,20 +139,33 @@ def _forecast(model, samples, length, dtype='auto', verify=False, stream=False, 
 # %% ../nbs/11_cli.ipynb #ac22f88a
 def _left(out): return Path(f'{out}.partial')
 
-def _check_left(out, resume):
-    "Raise where an interrupted run left something and it is not to be resumed."
+def _check_left(out, resume, model=None):
+    "Raise where an interrupted run left something and it is not to be resumed; what one on another model left is removed."
     from mpq_nb.schemes import InputError
-    from mpq_nb.models import check_out
-    check_out(_left(out))
-    if _left(out).exists() and not resume: raise InputError(f"'{_left(out)}' is what an interrupted run left: --resume goes on from there; or remove it to start again.")
+    from mpq_nb.models import check_out, owned
+    left = check_out(_left(out))
+    if resume or not left.exists(): return
+    was = _left_of(left)
+    if model is None or was in (None, model): raise InputError(f"'{left}' is what an interrupted run left: --resume goes on from there; or remove it to start again.")
+    with owned(left): left.unlink(missing_ok=True)
+    _say(f"removed '{left}', which an interrupted run on {was} had left")
+
+def _left_of(left):
+    "The model that an interrupted run was on; None where its file does not say."
+    from mpq_nb.schemes import InputError
+    from mpq_nb.models import _read_checkpoint
+    try: return _read_checkpoint(left)[0].get('command', {}).get('model')
+    except InputError: return None
 
 # %% ../nbs/11_cli.ipynb #ab7567be
 @contextmanager
-def _state(out):
+def _state(out, model=None):
     "The checkpoint of a command's work; whether there may be one already was asked by `_check_left`."
     from mpq_nb.models import Checkpoint
     try:
-        with Checkpoint(_left(out)) as state: yield state
+        with Checkpoint(_left(out)) as state:
+            if model: state.about.setdefault('command', dict(model=str(model)))
+            yield state
     except KeyboardInterrupt:
         if _left(out).exists(): _say(f"what is finished is in '{_left(out)}'; the same command with --resume goes on from there")
         raise
@@ -202,6 +220,7 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
           batch: int = 4,             # Sequences at a time
           seed: int = 0,              # Of the calibration draw
           stream: bool = False,       # Leave the blocks on the disk and fetch one at a time, for a model larger than memory; needs a calibration text
+          trust_remote_code: bool = False, # Run the modelling code that the checkpoint brings; read it first
           ray: str = None,            # Score on a Ray cluster, eight sequences a task: its address, auto, or local
           resume: bool = False,       # Continue where an interrupted run of the same command ended
           out: str = 'scores.safetensors', # File to write
@@ -210,15 +229,15 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     ran = _ran('score', locals())
     from mpq_nb import calibration as C, models, sensitivity
     names, out = sensitivity._check_schemes(schemes), str(models.check_out(out))
-    C.check_batch(batch); C.check_block(samples, length, seed); _check_left(out, resume)
-    _check_scoring(method, groups, calibration, stream)
+    C.check_batch(batch); C.check_block(samples, length, seed); _check_left(out, resume, model)
+    _check_scoring(method, groups, calibration, stream); models.check_source(model)
     cost = '' if ray else _forecast(model, samples, length, dtype, stream=stream, work=['sample']*(calibration == 'self') + ['score']*(method == 'fisher'), schemes=names)
     _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{cost}')
-    with _state(out) as state:
+    with _state(out, model) as state:
         s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head)
         s.meta.update(model_name=model, ran=ran)
         s.save(out)
-    return dict(text=f'{s!r}\nwrote {out}; next: mpq allocate {out} --bits 5', out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())
+    return dict(text=f"{s!r}\nwrote {out}; {_next('allocate', out, '--bits', 5)}", out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())
 
 # %% ../nbs/11_cli.ipynb #a2f19bcc
 def _choose(s, by, budget):
@@ -260,7 +279,7 @@ def _conditions(fixed, at_least, engine, by, refine, minutes, resume, out):
 def allocate(scores: str,         # File written by mpq score
              bits: float = None,  # Budget: payload bits per quantizable weight
              bpw: float = None,   # Budget: stored bits per quantizable weight, with scales
-             gib: float = None,   # Budget: GiB of the whole checkpoint
+             gib: str = None,     # Budget: size of the whole checkpoint in GiB, or such as 500MiB
              fit: str = None,     # Budget: memory of a device, such as 24GiB, with the key-value cache and a tenth to spare
              context: int = 4096, # With --fit: tokens of a context
              contexts: int = 1,   # With --fit: contexts at a time
@@ -271,6 +290,7 @@ def allocate(scores: str,         # File written by mpq score
              engine: str = None,  # Only what this engine can serve: vllm, sglang, transformers or llama.cpp
              by: str = 'ours',    # ours; or to compare: head or tail (the layers nearest lm_head or the embedding in the largest format), random:SEED, uniform:NAME
              refine: bool = False, # Load the model again, measure the recipe and improve it: minutes, but better and never behind head, tail or uniform
+             trust_remote_code: bool = False, # With --refine: run the modelling code that the checkpoint brings
              minutes: float = None, # With --refine: start nothing new after so many
              resume: bool = False, # With --refine: continue where an interrupted run of the same command ended
              out: str = 'recipe.json', # File to write
@@ -299,6 +319,14 @@ def _refined(s, r, minutes, state):
     if 'kl' in a: _say(f"{a['evaluations']} recipes measured: KL on the calibration tokens from {a['start']:.4f} to {a['kl']:.4f} ({dict(budget='the effort that was allowed is used up', rounds='all rounds are used').get(a['ended'], a['ended'])})")
     return r
 
+# %% ../nbs/11_cli.ipynb #a5a18344
+def _told_rules(r, s):
+    "A line for each rule of a recipe: how many layers it takes, and which."
+    from mpq_nb.allocation import matching
+    rules = [(f'--{k.replace("_", "-")} {p}={n}', matching(s.layers, p)) for k in ('fixed', 'at_least') for p, n in (r.made.get(k) or {}).items()]
+    which = lambda found: ', '.join(found) if len(found) < 4 else f'{found[0]}, {found[1]} … {found[-1]}'
+    return [f'{rule}: {len(found)} of {len(s.layers)} layers, {which(found)}' for rule, found in rules]
+
 # %% ../nbs/11_cli.ipynb #7188dc51
 def _told(r, s, by, out):
     "What `mpq allocate` says of its recipe."
@@ -307,7 +335,8 @@ def _told(r, s, by, out):
     spare = '\nthe budget is not used up: every layer has as many bits as the largest of the formats' if full else ''
     if 'engine' in r.made: spare += f"\n{r.made['engine']} can serve it, by what is known; without that condition the predicted loss would be {r.made['loss_without_engine']:.4g} nats"
     for names, x in r.made.get('families', {}).items(): spare += f"\n  one checkpoint holds one family of formats; {names}: {x if isinstance(x, str) else f'a predicted loss of {x:.4g} nats'}"
-    return f"{r!r}{spare}\n{_size(r.nbytes)} of checkpoint{_packing(r, s.schemes)}\nwrote {out}; next: mpq evaluate {r.made.get('model_name') or 'MODEL'} --recipe {out}"
+    spare += ''.join(f'\n{line}' for line in _told_rules(r, s))
+    return f"{r!r}{spare}\n{_size(r.nbytes)} of checkpoint{_packing(r, s.schemes)}\nwrote {out}; {_next('evaluate', r.made.get('model_name') or 'MODEL', '--recipe', out)}"
 
 # %% ../nbs/11_cli.ipynb #0389604b
 def _packing(r, schemes):
@@ -374,12 +403,17 @@ def _write(m, tok, r, out, format, overwrite, tune):
     return dict(ids=proof.ids)
 
 # %% ../nbs/11_cli.ipynb #ef37585a
+def _far_off(v):
+    "What a verification found wrong with positions, as the end of a sentence."
+    if wrong := v.get('wrong_buffers'): return f': not computed from the configuration as in the model {wrong[0]}'
+    return f": {v['kl_far']:.1e} nats at positions far apart" if (v.get('kl_far') or 0) > 1e-3 else ''
+
 def _proof(v):
     "What `verify` found, in a sentence."
     n = v['layers_as_recipe'] + len(v['wrong_layers'])
     found = (f"reloaded by a fresh process, it is {v['kl']:.1e} nats from the simulated model with {v['top1']:.1%} top-1 agreement; {v['layers_as_recipe']} of {n} layers are stored as the recipe says; "
              f"{v['kl_original']:.3f} ± {v['kl_original_se']:.3f} nats from the original")
-    return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}"
+    return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}{_far_off(v)}"
 
 # %% ../nbs/11_cli.ipynb #8702cbb3
 def _finished(out, ran, format):
@@ -395,12 +429,12 @@ def _finished(out, ran, format):
     _say(f"'{out}' was finished by this command already; --overwrite in place of --resume makes it again")
     return r, v
 
-def _planned(recipe, budget, format, engine, out, overwrite, resume):
+def _planned(recipe, budget, format, engine, out, overwrite, resume, model=None):
     "Whether an interrupted run had begun to write, and the engine to serve; raises for what can be known to fail before the model is loaded."
     from mpq_nb import quantization as Q, schemes as S
     if format not in (*Q.FORMATS, 'fake'): raise S.unknown('format', format, (*Q.FORMATS, 'fake'))
     written = resume and _left(out).exists() and (Path(out)/'recipe.json').is_file()
-    Q._new_folder(out, overwrite or written); _check_left(out, resume)
+    Q._new_folder(out, overwrite or written); _check_left(out, resume, model)
     _check_recipe(recipe, budget, format)
     return written, _engine(engine, recipe, format)
 
@@ -431,15 +465,17 @@ def _write_once(m, tok, r, out, format, overwrite, tune, written, state):
 def _verified(model, r, out, dtype, state):
     "Compare what was written with the model and the recipe."
     from mpq_nb import models, quantization as Q
+    from mpq_nb.calibration import Tokens
     _say('reading it back in a process of its own')
-    return Q.verify(out, models.load(model, dtype)[0], r, state.steps['written']['ids'])      # the first one is used up
+    toks = Tokens(state.steps['written']['ids'], 'self, seed 1')
+    return Q.verify(out, models.load(model, dtype)[0], r, toks)      # the first one is used up
 
 def _wrote(model, r, v, format, out):
     "What `mpq quantize` returns; `v` is what reading the checkpoint back showed, None for a simulated one."
     from mpq_nb import quantization as Q
-    if v is None: return dict(text=f'wrote {out}; next: mpq evaluate {model} --against {out}', out=out, **_counts(r))
+    if v is None: return dict(text=f"wrote {out}; {_next('evaluate', model, '--against', out)}", out=out, **_counts(r))
     served = '\n'.join(f'{s!r}' for s in Q._served_by(r, format).values())
-    return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\n{served}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
+    return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\n{served}\n{_next('evaluate', model, '--against', out) if v['ok'] else 'do not use it'}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
 
 # %% ../nbs/11_cli.ipynb #03807650
 def quantize(model: str,              # Name on the hub, folder, .gguf file, or demo
@@ -447,7 +483,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              format: str = 'auto_round', # auto_round, auto_gptq, auto_awq: packed integers; llm_compressor: MXFP4, MXFP8, NVFP4 or integers for vLLM; gguf: for llama.cpp; fake: rounded weights in the model's own dtype
              bits: float = None,      # Budget: payload bits per quantizable weight
              bpw: float = None,       # Budget: stored bits per quantizable weight, with scales
-             gib: float = None,       # Budget: GiB of the whole checkpoint
+             gib: str = None,         # Budget: size of the whole checkpoint in GiB, or such as 500MiB
              fit: str = None,         # Budget: memory of a device, such as 24GiB, with the key-value cache and a tenth to spare
              context: int = 4096,     # With --fit: tokens of a context
              contexts: int = 1,       # With --fit: contexts at a time
@@ -456,18 +492,20 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
              tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model
              dtype: str = 'auto',     # auto (the model's own, or bfloat16 where that has 32 bits), bfloat16 or float32; what is not quantized is stored in it
+             trust_remote_code: bool = False, # Run the modelling code that the checkpoint brings; read it first
              overwrite: bool = False, # Replace the output folder if it exists
              resume: bool = False,    # With a budget: continue where an interrupted run of the same command ended
              out: str = 'quantized',  # Folder to write
             ):
     "Write the quantized checkpoint of a recipe, and prove that it loads again."
     ran, budget = _ran('quantize', locals()), _budget(bits, bpw, gib, fit, context, contexts)
-    from mpq_nb import quantization as Q
+    from mpq_nb import models, quantization as Q
     if resume and (done := _finished(out, ran, format)): return _wrote(model, *done, format, out)
-    written, engine, dtype = *_planned(recipe, budget, format, engine, out, overwrite, resume), _stored_in(model, dtype)
+    written, engine, dtype = *_planned(recipe, budget, format, engine, out, overwrite, resume, model), _stored_in(model, dtype)
+    models.check_source(model)
     _say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{_forecast(model, 32, 256, dtype, format != 'fake', work=() if recipe else ('sample', 'score') + (() if fast else ('refine',)), schemes=schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes))}")
     m, tok = _fit_for(format, model, dtype)
-    with _state(out) as state:
+    with _state(out, model) as state:
         r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, state, dtype)
         _write_once(m, tok, replace(r, made=r.made | dict(written=ran)), out, format, overwrite, tune, written, state)
         v = None if format == 'fake' else _verified(model, r, out, dtype, state)
@@ -557,7 +595,7 @@ def _judged(m, tok, toks, ref, candidate, vocab, tasks, data, limit, other, stat
 def _told_evaluation(e, results, model, recipe, out):
     "What `mpq evaluate` says: the divergence, where it sits, the tasks, and what to type next."
     said = [repr(e), 'where it sits, by the confidence of the unquantized model:', e.where().round(4), *(_told_tasks(results) if results else [])]
-    return said + [f'wrote {out}; next: mpq report {Path(out).parent}' if out else f'next: mpq quantize {model} {recipe} -o quantized' if recipe else ''][:bool(out or recipe)]
+    return said + ([f"wrote {out}; {_next('report', Path(out).parent)}"] if out else [_next('quantize', model, recipe, '-o', 'quantized')] if recipe else [])
 
 # %% ../nbs/11_cli.ipynb #5f3f6012
 def evaluate(model: str,           # The unquantized model: name on the hub, folder, .gguf file, or demo
@@ -571,6 +609,7 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
              limit: int = None,    # Only the first so many questions of each task
              dtype: str = 'auto',  # auto, bfloat16 or float32
              stream: bool = False, # Leave the unquantized model's blocks on the disk and fetch one at a time
+             trust_remote_code: bool = False, # Run the modelling code that the checkpoint brings; read it first
              resume: bool = False, # Continue where an interrupted run of the same command ended
              out: str = None,      # Write the result to this .json file, too, for mpq report
             ):
@@ -602,6 +641,7 @@ def study(study: str,            # table1 to table4, or a .yaml file
           text: str = None,      # Text to measure divergence on: a file; by default Python's manual
           dtype: str = None,     # auto, bfloat16 or float32
           ray: str = None,       # Run on a Ray cluster: its address, auto, or local
+          trust_remote_code: bool = False, # Run the modelling code that the checkpoint brings; read it first
           dry_run: bool = False, # Only say what would be done, and what it needs
           resume: bool = False,  # Continue where an earlier run in this folder ended
          ):
@@ -620,7 +660,7 @@ def study(study: str,            # table1 to table4, or a .yaml file
     rows = S.run(st, out, data, resume, ray)
     bad = [r for r in rows if 'error' in r]
     diff = S.differences(rows)
-    said = [S.table(rows), *(['', 'ours minus the others, paired:', diff.round(4)] if len(diff) else []), *([f'{len(bad)} cells failed; run again with --resume to try them once more'] if bad else []), f'wrote {out}; next: mpq report {out}']
+    said = [S.table(rows), *(['', 'ours minus the others, paired:', diff.round(4)] if len(diff) else []), *([f'{len(bad)} cells failed; run again with --resume to try them once more'] if bad else []), f"wrote {out}; {_next('report', out)}"]
     return dict(text=said, out=out, cells=[{k: v for k, v in r.items() if k not in ('kl_rows', 'tasks')} for r in rows], failed=len(bad), status=int(bool(bad)))
 
 # %% ../nbs/11_cli.ipynb #a10c8100
@@ -713,7 +753,7 @@ def _again(ran, out):
     from mpq_nb.schemes import InputError
     f, args = COMMANDS[ran['command']][0], dict(ran['args'])
     if unknown := set(args) - set(inspect.signature(f).parameters) | {'out'} & set(args): raise InputError(f"mpq {ran['command']} has no {', '.join(sorted(unknown))} of its own to be made again; the file is of another version.")
-    f(**args, out=str(out))
+    with _trusting(args): f(**args, out=str(out))
     return out
 
 # %% ../nbs/11_cli.ipynb #ca13c4ef
@@ -879,7 +919,7 @@ def demo(out: str = 'demo',  # Folder to write
     lines.append(f"the packed W4/W8 checkpoint, {_size(v['bytes'])}: {_proof(v)}")
     _demo_write(folder, df, lines, res)
     report(str(folder))
-    return dict(text=[df, '', *lines, '', f'everything is in {folder}/: report.html (open it in a browser), table.md, figure.png, recipes/, packed/', f'next: mpq score MODEL on a model of your own, or mpq allocate {folder}/scores.safetensors --bits 5.5 --schemes W4A16G64,W8A16G64 for another budget'], out=out, status=int(not v['ok']), **res)
+    return dict(text=[df, '', *lines, '', f'everything is in {folder}/: report.html (open it in a browser), table.md, figure.png, recipes/, packed/', f"next: mpq score MODEL on a model of your own, or mpq allocate {shlex.quote(str(folder/'scores.safetensors'))} --bits 5.5 --schemes W4A16G64,W8A16G64 for another budget"], out=out, status=int(not v['ok']), **res)
 
 # %% ../nbs/11_cli.ipynb #58cb6734
 def explore(scores: str,        # File written by mpq score
@@ -964,14 +1004,29 @@ def _terminable():
     try: yield
     finally: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
+# %% ../nbs/11_cli.ipynb #2d963a6a
+def _valid(x):
+    "`x` as JSON can hold it."
+    if isinstance(x, dict): return {k: _valid(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)): return [_valid(v) for v in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+@contextmanager
+def _trusting(args):
+    "For the length of the block, a checkpoint's own code may be run if the command was told so."
+    if not args.get('trust_remote_code'): yield; return
+    from mpq_nb.models import trusting
+    with trusting(True): yield
+
 # %% ../nbs/11_cli.ipynb #60baa800
 def _run(args):
     "Run a command with its parsed arguments and show its result; the exit status."
     run, as_json, began = args.pop('call'), args.pop('json'), time.monotonic()
-    try: res = run(**args)
+    try:
+        with _trusting(args): res = run(**args)
     except _input_error() as e: print(f"{_red('mpq: error:')} {e}", file=sys.stderr); return 2
     text, status = res.pop('text'), res.pop('status', 0)
-    print(json.dumps(res)) if as_json else _show(text)
+    print(json.dumps(_valid(res), allow_nan=False)) if as_json else _show(text)
     if (took := time.monotonic() - began) > 10: _say(f'took {_time(took)}')
     return status
 

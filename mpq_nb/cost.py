@@ -21,7 +21,7 @@ from . import __version__
 from .allocation import Recipe
 from .calibration import check_block, sample
 from .evaluation import evaluate, reference
-from .models import atomic, _demo, _gguf_in, cache_dir, check_hub, digest, layers, simulated
+from .models import atomic, _demo, _gguf_in, cache_dir, check_hub, digest, layers, simulated, trusted
 from .refinement import linear
 from .schemes import InputError, unknown
 from .sensitivity import LOGITS, SAVED, _check_schemes, kl_sliced, predictions, score
@@ -41,14 +41,14 @@ def _config(name):
         return AutoConfig.for_model(facts.pop('model_type'), **facts)
     p = _demo() if name == 'demo' else Path(name).expanduser()
     if gguf := _gguf_in(p): return AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    return AutoConfig.from_pretrained(p if p.is_dir() else name, **({} if p.is_dir() else check_hub(name)))
+    return AutoConfig.from_pretrained(p if p.is_dir() else name, trust_remote_code=trusted(), **({} if p.is_dir() else check_hub(name)))
 
 # %% ../nbs/09_cost.ipynb #4958b280
 def meta_model(name: str): # One of `CONFIGS`, a folder, a name on the hub, a .gguf file or demo
     "The model without its weights, on the meta device."
     try: config = _config(name)
     except (OSError, ValueError) as e: raise InputError(f"there is no configuration of model '{name}', neither here nor on the hub: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
-    with torch.device('meta'): return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    with torch.device('meta'): return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=trusted()).eval()
 
 # %% ../nbs/09_cost.ipynb #62c581f4
 def dtype_of(name: str,           # As `meta_model` takes it
