@@ -23,7 +23,7 @@ from scipy.sparse import csr_array, kron, eye_array, vstack
 
 from . import __version__
 from .models import Layer, atomic, cache_bytes, check_out, groups as make_groups
-from .schemes import InputError, bits as scheme_bits, no_file, quantizes_activations, scheme, stored_bits, unknown
+from .schemes import ACTIVATIONS, ENGINE, InputError, Simulation, bits as scheme_bits, no_file, quantizes_activations, scheme, stored_bits, unknown
 from .sensitivity import Scores, _markdown
 
 # %% ../nbs/04_allocation.ipynb #2300ce21
@@ -114,6 +114,13 @@ def nbytes(self: Recipe) -> int:
     "Bytes of the checkpoint, with what is not quantized at 16 bits; of the layers alone where that part is unknown."
     return sum(stored_bits(s, self.shapes[l]) for l, s in self.schemes.items())//8 + self.made.get('rest_bytes', 0)
 
+# %% ../nbs/04_allocation.ipynb #829c6bf9
+@patch(as_prop=True)
+def simulation(self: Recipe) -> Simulation:
+    "Who computes the recipe where nobody says otherwise."
+    named = (self.made.get('engine'), self.made.get('activations'))
+    return Simulation(next((e for e in named if e in ACTIVATIONS), ENGINE))
+
 # %% ../nbs/04_allocation.ipynb #9f636c25
 @patch
 def frame(self: Recipe) -> pd.DataFrame:
@@ -156,6 +163,7 @@ def _check_rest(d, path):
     except (TypeError, InputError) as e: raise InputError(f"recipe '{path}' has a broken 'budget': it has to be a table such as {{\"bits\": 5}} ({e}).") from e
     for k in ('fixed', 'at_least'):
         if not all(isinstance(v, str) for v in (made.get(k) or {'': ''}).values()): raise InputError(f"recipe '{path}' has a broken {k!r}: it has to be a table {{pattern: scheme}}.")
+    if made.get('activations', ENGINE) not in ACTIVATIONS: raise InputError(f"recipe '{path}' has a broken 'activations': {unknown('engine to simulate', str(made['activations']), ACTIVATIONS)}")
     if loss is not None and not isinstance(loss, numbers.Real): raise InputError(f"recipe '{path}' has a broken 'predicted_loss': {loss!r} is not a number.")
     if d.get('mpq_recipe', 1) != 1: raise InputError(f"recipe '{path}' is of format {d['mpq_recipe']!r}; this version of mpq_nb reads format 1.")
 
@@ -492,7 +500,7 @@ def _recipe(scores, choice, by, budget=None, **made):
     loss = float(scores.loss[range(len(choice)), list(choice)].sum())
     m = scores.meta
     about = dict(by=by, model=m.get('model'), model_name=m.get('model_name'), scores=m.get('tokens'), method=m.get('method'),
-                 grouping=m.get('grouping', 'none'), version=__version__, rest_bytes=m.get('rest_bytes', 0), among=list(scores.schemes), **(dict(scored=m['ran']) if 'ran' in m else {}), **made)
+                 grouping=m.get('grouping', 'none'), activations=m.get('engine', ENGINE), version=__version__, rest_bytes=m.get('rest_bytes', 0), among=list(scores.schemes), **(dict(scored=m['ran']) if 'ran' in m else {}), **made)
     return Recipe({l.name: pick[l.name] for l in scores.layers}, {l.name: l.shape for l in scores.layers}, budget.asdict() if budget else {}, loss, about)
 
 def _solve(scores, budget, sizes, limit, allowed=None, rules={}):

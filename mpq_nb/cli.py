@@ -170,10 +170,11 @@ def _ran(command, args):
     return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume', 'ray')}, versions=_versions())
 
 # %% ../nbs/11_cli.ipynb #79a4ca64
-def _check_scoring(method, groups, calibration, stream):
+def _check_scoring(method, groups, calibration, stream, engine='autoround'):
     "Raise for a scoring that is not possible, whatever the model."
     from mpq_nb import models, schemes as S, sensitivity
     if method not in sensitivity.METHODS: raise S.unknown('method', method, sensitivity.METHODS)
+    S.activations(engine)
     if groups not in models.GROUPS: raise S.unknown('grouping', groups, models.GROUPS)
     if stream and calibration == 'self': raise S.InputError('--stream needs a --calibration text: sampling from the model would read all its weights for every token.')
 
@@ -198,6 +199,7 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
           method: str = 'fisher',     # How sensitivity is estimated: fisher; or to compare: output_fisher, delta_loss, kl, mse
           groups: str = 'none',       # none, or fused: layers that serving engines fuse share a format
           head: bool = False,         # Quantize lm_head as well, where it has a weight of its own
+          engine: str = 'autoround',  # Who will compute: whose rounding of activations is simulated; autoround, transformers, vllm, vllm-marlin or llama.cpp
           dtype: str = 'auto',        # auto, bfloat16 or float32
           batch: int = 4,             # Sequences at a time
           seed: int = 0,              # Of the calibration draw
@@ -211,11 +213,11 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     from mpq_nb import calibration as C, models, sensitivity
     names, out = sensitivity._check_schemes(schemes), str(models.check_out(out))
     C.check_batch(batch); C.check_block(samples, length, seed); _check_left(out, resume)
-    _check_scoring(method, groups, calibration, stream)
+    _check_scoring(method, groups, calibration, stream, engine)
     cost = '' if ray else _forecast(model, samples, length, dtype, stream=stream, work=['sample']*(calibration == 'self') + ['score']*(method == 'fisher'), schemes=names)
     _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{cost}')
     with _state(out) as state:
-        s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head)
+        s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head, engine=engine)
         s.meta.update(model_name=model, ran=ran)
         s.save(out)
     return dict(text=f'{s!r}\nwrote {out}; next: mpq allocate {out} --bits 5', out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())
@@ -334,13 +336,14 @@ def _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, s
     import torch
     from mpq_nb import allocation as A, calibration as C, models, quantization as Q, sensitivity
     from mpq_nb.refinement import refine
+    from mpq_nb.schemes import ACTIVATIONS, ENGINE
     if recipe: return A.Recipe.load(recipe)
     names, ls = sensitivity._check_schemes(schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes)), models.layers(m)
     if format != 'fake': Q._check_offered(names, ls, format)
     rules = dict(engine=engine) if engine else {}
     blank = sensitivity.Scores(torch.zeros(len(ls), len(names)), tuple(ls), tuple((l.name,) for l in ls), names, meta=dict(rest_bytes=models.rest_bytes(m), cache=sensitivity._cache(m)))
     A.allocate(blank, **budget, **rules)      # is it feasible?
-    s = sensitivity.score(m, C.tokens('self', tok, m), names, state=state)
+    s = sensitivity.score(m, C.tokens('self', tok, m), names, engine=engine if engine in ACTIVATIONS else ENGINE, state=state)
     s.meta.update(model_name=model, ran=_ran('score', dict(model=model, schemes=','.join(names), dtype=dtype)))
     r = A.allocate(s, **budget, **rules)
     if not fast: r = refine(m, None, s, r, state=state)
@@ -474,11 +477,13 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     return _wrote(model, r, v, format, out)
 
 # %% ../nbs/11_cli.ipynb #ea0dc1a6
-def _check_candidate(recipe, against):
+def _check_candidate(recipe, against, engine=None):
     "Raise if what is to be judged is not there."
     from mpq_nb.allocation import Recipe
-    from mpq_nb.schemes import InputError
+    from mpq_nb.schemes import InputError, activations
     if recipe and against: raise InputError('give --recipe or --against, not both.')
+    if engine is not None and not recipe: raise InputError('--engine says who computes a simulated model, and goes with --recipe; a checkpoint computes as transformers runs it.')
+    if engine is not None: activations(engine)
     if recipe: Recipe.load(recipe)
     if against and not Path(against).exists(): raise InputError(f"there is no checkpoint '{against}'.")
 
@@ -490,13 +495,13 @@ def _check_unseen(recipe, toks):
         raise InputError('these are the tokens that the recipe was calibrated on, so the result would flatter it; choose another --text.')
 
 # %% ../nbs/11_cli.ipynb #7a307094
-def _candidate(m, tok, toks, recipe, against, dtype):
+def _candidate(m, tok, toks, recipe, against, dtype, engine=None):
     "A context in which the model to be judged is at hand (a recipe's simulated model, another checkpoint, or the model itself), and how much of the vocabulary to compare."
     from mpq_nb import allocation as A, evaluation as E, models, quantization as Q
     if recipe:
         r = A.Recipe.load(recipe)
         r.check(models.layers(m, r.has_head), models.fingerprint(m))
-        return Q.quantized(m, r), None
+        return Q.quantized(m, r, engine), None
     if not against: return nullcontext(m), None
     if (made := Path(against)/'recipe.json').is_file():
         r = A.Recipe.load(made)
@@ -569,6 +574,7 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
              tasks: str = None,    # lm-eval tasks, separated by commas
              data: str = None,     # Folder that mirrors hub names, in place of the hub
              limit: int = None,    # Only the first so many questions of each task
+             engine: str = None,   # With --recipe, who computes: autoround, transformers, vllm, vllm-marlin or llama.cpp; by default the one that the recipe is for
              dtype: str = 'auto',  # auto, bfloat16 or float32
              stream: bool = False, # Leave the unquantized model's blocks on the disk and fetch one at a time
              resume: bool = False, # Continue where an interrupted run of the same command ended
@@ -577,12 +583,12 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     "Judge a recipe or a checkpoint against the unquantized model: KL, top-1, perplexity, benchmark tasks."
     ran = _ran('evaluate', locals())
     from mpq_nb import evaluation as E, models
-    _check_candidate(recipe, against)
-    left = _partial_evaluation(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype)
+    _check_candidate(recipe, against, engine)
+    left = _partial_evaluation(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype, engine)
     _say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{_forecast(model, samples, length, dtype, stream=stream, work=('evaluate',))}")
     m, tok = models.load(model, dtype, stream=stream)
     toks = E.text_tokens(text, tok, m, samples, length)
-    candidate, vocab = _candidate(m, tok, toks, recipe, against, dtype)
+    candidate, vocab = _candidate(m, tok, toks, recipe, against, dtype, engine)
     if recipe: _check_unseen(recipe, toks)
     _say(f'on {toks!r}: first the unquantized model, then the other')
     ref = E.reference(m, toks)

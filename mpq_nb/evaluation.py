@@ -12,7 +12,7 @@ __all__ = ['REFERENCES', 'ARCHITECTURES', 'TASKS', 'clustered', 'mean_se', 'logp
 import copy, hashlib, json, math, os, shutil, tempfile
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from .calibration import Tokens, as_tokens, check_batch, tokens
 from . import __version__
 from .models import Checkpoint, atomic, blocks, cache_dir, fingerprint, fitting, hooked, identity, layers, resident, simulated, streamed
-from .schemes import InputError, check_finite, qdq, unknown
+from .schemes import InputError, Simulation, check_finite, unknown
 from .sensitivity import _calls, _markdown, _sliced, _Unordered, _vocab, predictions
 
 # %% ../nbs/06_evaluation.ipynb #b852eb77
@@ -270,12 +270,19 @@ def noise_floor(model,     # The reference's own model
     return evaluate(model, ref[:n].toks, ref[:n], batch=1)
 
 # %% ../nbs/06_evaluation.ipynb #8f2fa87e
-def _by_block(model, recipes):
-    "{name: [{layer: scheme} of each block, and at the end of the head]}, nothing being quantized where the recipe is None."
-    out = {n: [{} for _ in range(len(blocks(model)[1]) + 1)] for n in recipes}
+def _by_block(model, recipes, engine=None):
+    "{name: [(who computes, {layer: scheme}) of each block, and at the end of the head]}, nothing being quantized where the recipe is None."
+    blocks_of = lambda: [{} for _ in range(len(blocks(model)[1]) + 1)]
+    out = {}
     for n, r in recipes.items():
-        for l in layers(model, r.has_head) if r is not None else (): out[n][l.block][l.name] = r.schemes[l.name]
+        at, sim = blocks_of(), Simulation() if r is None else _simulation(r, engine)
+        for l in layers(model, r.has_head) if r is not None else (): at[l.block][l.name] = r.schemes[l.name]
+        out[n] = [(sim if schemes else Simulation(), schemes) for schemes in at]
     return out
+
+def _simulation(recipe, engine):
+    "Who computes a recipe: `engine`, or whom the recipe names."
+    return recipe.simulation if engine is None else replace(recipe.simulation, engine=engine)
 
 # %% ../nbs/06_evaluation.ipynb #dfd8e4eb
 def _begun(model, parts):
@@ -286,28 +293,31 @@ def _begun(model, parts):
 
 # %% ../nbs/06_evaluation.ipynb #b8af4fd7
 def _rounding():
-    "`qdq` that remembers: for a few weights that many recipes use."
+    "A function of (who computes) whose answer is a weight's quantizer that remembers: for a few weights that many recipes use."
     known = {}
-    def rounded(w, s):
-        key = w.data_ptr(), w.shape, s
-        if key not in known: known[key] = qdq(w, s)
-        return known[key]
-    return rounded
+    def by(sim):
+        def rounded(w, s):
+            key = w.data_ptr(), w.shape, s, sim
+            if key not in known: known[key] = sim.weight(w, s)
+            return known[key]
+        return rounded
+    return by
 
 # %% ../nbs/06_evaluation.ipynb #f67c9a20
 def _ends(model, formats, parts):
     "{name: [last block's output at each batch]}, and whether a block returns a tuple; each branch of the recipes' tree computed once."
     blks, branch, hidden, calls = blocks(model)[1], dict.fromkeys(formats, ()), {}, []
     for b, block in enumerate(tqdm(blks, desc='evaluating', leave=False)):
-        turns, rounded, new = {}, _rounding(), {}          # turns: {formats of this block: branches that take them}
+        turns, rounded, new = {}, _rounding(), {}          # turns: {who computes and formats of this block: branches that take them}
         for n, at in formats.items():
-            f = tuple(at[b].items())
+            f = at[b][0], tuple(at[b][1].items())
             turns.setdefault(f, {})[branch[n]] = None
             branch[n] += f,
         left = Counter(k for ks in turns.values() for k in ks)
         with resident(block), torch.no_grad():
             for f, ks in turns.items():
-                with simulated(model, dict(f), rounded):
+                sim, schemes = f
+                with simulated(model, dict(schemes), rounded(sim), sim=sim):
                     if not calls: calls, hidden[()], new[f,], is_tuple = _begun(model, parts)
                     for k in ks:
                         left[k] -= 1
@@ -324,9 +334,9 @@ def _at_ends(model, formats, toks, reference, batch):
     "{name: evaluation}, the recipes side by side."
     parts = toks.ids.split(batch)
     (ends, is_tuple), rows, heads = _ends(model, formats, parts), {n: [] for n in formats}, {}
-    for n, at in formats.items(): heads.setdefault(tuple(at[-1].items()), []).append(n)
-    for head, names in heads.items():
-        with simulated(model, dict(head)):
+    for n, at in formats.items(): heads.setdefault((at[-1][0], tuple(at[-1][1].items())), []).append(n)
+    for (sim, head), names in heads.items():
+        with simulated(model, dict(head), sim=sim):
             for i, p in enumerate(parts):
                 ref = _last(partial(_rows_at, reference, i*batch))
                 for n in names: rows[n].append(_compared(ref, _clipped(_sliced(model, p, _vocab(model), ends[n][i], is_tuple), p.shape[1] - 1), p.cpu(), None))
@@ -347,6 +357,7 @@ def evaluate_each(model,          # A decoder from transformers, unquantized
                   toks,           # `Tokens` or ids [N, T], as for `evaluate`
                   reference: Reference, # From `reference`
                   batch: int = 4, # Sequences at a time
+                  engine: str = None, # Who computes, one of `mpq_nb.schemes.ACTIVATIONS`; None: as each recipe says
                  ) -> dict:       # {name: Evaluation}
     "`evaluate` of several recipes in one walk through the blocks; holds hidden states of N × T × width numbers for every recipe, less where recipes begin alike."
     toks = as_tokens(toks, model)
@@ -354,15 +365,16 @@ def evaluate_each(model,          # A decoder from transformers, unquantized
     if getattr(model, '_mpq_recipe', None) is not None: raise InputError('the model is inside a `quantized` block: leave it first, the recipes are applied here.')
     if not isinstance(reference, Reference): raise InputError('several recipes are compared with a reference on the disk or in memory: give reference(model, toks).')
     _check_reference(reference, toks)
+    if engine is not None: Simulation(engine)
     if not recipes: raise InputError('there is no recipe to evaluate.')
     for r in recipes.values():
         if r is not None: r.check(layers(model, r.has_head), fingerprint(model))
-    try: return fitting(batch, lambda b: _at_ends(model, _by_block(model, recipes), toks, reference, b))
+    try: return fitting(batch, lambda b: _at_ends(model, _by_block(model, recipes, engine), toks, reference, b))
     except _Unordered:
         if streamed(model): raise
     out = {}
     for n, r in recipes.items():
-        with simulated(model, r.schemes if r else {}): out[n] = evaluate(model, toks, reference, batch)
+        with simulated(model, r.schemes if r else {}, sim=_simulation(r, engine) if r else Simulation()): out[n] = evaluate(model, toks, reference, batch)
     return out
 
 # %% ../nbs/06_evaluation.ipynb #55827f58

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['NEEDS', 'PACKED_BITS', 'CT_FLOATS', 'TUNING', 'FUSED_NAMES', 'INTS', 'FORMATS', 'FETCH', 'HOW', 'PROBES', 'PROBED',
-           'SIZES', 'OVERRIDES', 'quantized', 'save_fake', 'Format', 'quiet', 'reload', 'packers', 'packable',
-           'disk_bytes', 'memory_bytes', 'export', 'compare', 'verify', 'auto_scheme']
+           'READER', 'SIZES', 'OVERRIDES', 'quantized', 'save_fake', 'Format', 'quiet', 'reload', 'packers', 'packable',
+           'disk_bytes', 'memory_bytes', 'export', 'compare', 'input_scales', 'verify', 'auto_scheme']
 
 # %% ../nbs/05_quantization.ipynb #771d0259
 import copy, gc, json, logging, math, os, re, shutil, subprocess, sys, tempfile, warnings
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ from . import __version__
 from .allocation import Recipe, family, servable
 from .calibration import as_tokens
 from .models import FAKE, atomic, check_out, fingerprint, groups as groups_of, layers, load, rest_bytes, simulated
-from .schemes import KNOWN, InputError, bits, gguf_type, quantizes_activations, scheme, stored_bits, unknown
+from .schemes import KNOWN, InputError, Simulation, bits, gguf_type, quantizes_activations, scheme, stored_bits, unknown
 from .sensitivity import _check_schemes
 
 # %% ../nbs/05_quantization.ipynb #0e04fd34
@@ -39,14 +39,17 @@ def _check_unquantized(model):
 @contextmanager
 def quantized(model,          # A decoder from transformers; inside the block it is the quantized model
               recipe: Recipe, # For this model
+              engine: str = None, # Who computes, one of `mpq_nb.schemes.ACTIVATIONS`; None: as the recipe says
+              scales: dict = {},  # {layer: NVFP4's scale of its inputs}, as a checkpoint has them
              ):               # Yields `model`
-    "For the length of the block, `model` computes as quantized by `recipe`; afterwards it is as before, bit for bit."
+    "For the length of the block, `model` computes as `engine` would with the weights of `recipe`; afterwards it is as before, bit for bit."
     _check_unquantized(model)
     recipe.check(layers(model, recipe.has_head), fingerprint(model))
-    model._mpq_recipe = recipe
+    sim = recipe.simulation if engine is None else replace(recipe.simulation, engine=engine)
+    model._mpq_recipe, model._mpq_simulation = recipe, [asdict(sim), scales]
     try:
-        with simulated(model, recipe.schemes): yield model
-    finally: model._mpq_recipe = None
+        with simulated(model, recipe.schemes, sim=sim, scales=scales): yield model
+    finally: model._mpq_recipe = model._mpq_simulation = None
 
 # %% ../nbs/05_quantization.ipynb #859430a8
 def _new_folder(out, overwrite=False):
@@ -71,7 +74,8 @@ def save_fake(model,          # A decoder from transformers
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
         recipe.save(tmp/'recipe.json')
-        (tmp/FAKE).write_text(json.dumps({l: s for l, s in recipe.schemes.items() if quantizes_activations(s)}, indent=1))
+        rounds = {l: s for l, s in recipe.schemes.items() if quantizes_activations(s)}
+        (tmp/FAKE).write_text(json.dumps(dict(engine=recipe.simulation.engine) | rounds, indent=1))
     return out
 
 # %% ../nbs/05_quantization.ipynb #981dd5b2
@@ -447,14 +451,25 @@ def _served_by(recipe, format):
     return {e: servable(recipe, e) for e in FORMATS[format].engines}
 
 # %% ../nbs/05_quantization.ipynb #61f8d0e9
+def _agreement(v):
+    "{what is compared: the number} of a checkpoint and the simulated model."
+    said = f"{v['kl']:.1e}"
+    if 'kl_as_run' not in v: return {'KL between this checkpoint and the simulated model': said}
+    return {'KL between the weights of this checkpoint and the simulated ones, activations not rounded': said,
+            f"KL between this checkpoint as {v['reader']} runs it and its simulation by the same rule for activations": f"{v['kl_as_run']:.1e}"}
+
 def _cost(v):
     "The part of the model card that says what was measured."
     if v is None: return 'Not measured yet: run `mpq_nb.quantization.verify`.'
     warn = '' if v['ok'] else '**The verification of this checkpoint failed; do not use it.**\n\n'
-    rows = {f"measured on {v['sequences']} sequences, {v['positions']} tokens: {v['text']}": '', 'KL divergence from the original, nats per token': f"{v['kl_original']:.4f} ± {v['kl_original_se']:.4f}",
-            'same most likely token as the original': f"{v['top1_original']:.1%}", "perplexity ÷ the original's": f"{v['perplexity_ratio']:.3f}", 'KL between this checkpoint and the simulated model': f"{v['kl']:.1e}"}
+    runs = f", as {v['reader']} runs it" if 'reader' in v else ''
+    rows = {f"measured on {v['sequences']} sequences, {v['positions']} tokens: {v['text']}": '',
+            f'KL divergence from the original, nats per token{runs}': f"{v['kl_original']:.4f} ± {v['kl_original_se']:.4f}",
+            'same most likely token as the original': f"{v['top1_original']:.1%}",
+            "perplexity ÷ the original's": f"{v['perplexity_ratio']:.3f}"} | _agreement(v)
     lines = [f'| {k} | {x} |' for k, x in rows.items()]
-    return warn + '\n'.join([lines[0], '|---|---|', *lines[1:]])
+    other = '\n\nOther engines round activations by rules of their own, or not at all, so there the divergence is another one.' if runs else ''
+    return warn + '\n'.join([lines[0], '|---|---|', *lines[1:]]) + other
 
 # %% ../nbs/05_quantization.ipynb #d772291d
 def _card(recipe, made, v=None):
@@ -519,6 +534,8 @@ def _wrong_weights(e, own_rounding):
     return list(e.index[~(right & (e.bias <= 0.01))])
 
 # %% ../nbs/05_quantization.ipynb #6dfbbc38
+READER = 'transformers'     # which loads every format here, so that its rounding of activations is the one to simulate
+
 @torch.no_grad()
 def _logits(model, ids, batch=4): return torch.cat([model(x).logits.float().cpu() for x in ids.split(batch)])
 
@@ -560,6 +577,16 @@ def _tensors(out):
                 parts.setdefault(layer, {})[part] = t.get_dtype(), tuple(t.get_shape())
                 total += torch.Size(t.get_shape()).numel() * SIZES[t.get_dtype()]
     return parts, total
+
+# %% ../nbs/05_quantization.ipynb #33a03d6a
+def input_scales(out, # Folder of a checkpoint in compressed-tensors' format
+                ) -> dict: # {layer: factor}; empty where no layer has one
+    "NVFP4's scales of the layers' inputs, as a checkpoint has them from calibration."
+    name, got = '.input_global_scale', {}
+    for p in sorted(Path(out).glob('*.safetensors')):
+        with safe_open(p, 'pt') as f:
+            got |= {k.removesuffix(name): f.get_tensor(k).item() for k in f.keys() if k.endswith(name)}
+    return got
 
 # %% ../nbs/05_quantization.ipynb #619fdc32
 def _as_stored(parts, shape):
@@ -611,16 +638,17 @@ def _exported(out, recipe):
     return made
 
 # %% ../nbs/05_quantization.ipynb #38d70d28
-def _measure(model, recipe, toks, real):
+def _measure(model, recipe, toks, real, scales={}):
     "Simulated against real, and the real one against the original: what `verify` reports of logits, and the errors of the weights."
     exact = model if model.dtype == torch.float32 and model.device.type == 'cpu' else copy.deepcopy(model).to('cpu', torch.float32)
     original, plain, rounds = _logits(exact, toks.ids), _probed(exact, recipe.shapes), any(map(quantizes_activations, recipe.schemes.values()))
-    with simulated(exact, recipe.schemes, activations=False): full = weights_only = _logits(exact, toks.ids); sim = _probed(exact, recipe.shapes)
+    with simulated(exact, recipe.schemes, activations=False, sim=recipe.simulation): full = weights_only = _logits(exact, toks.ids); sim = _probed(exact, recipe.shapes)
     if rounds:
-        with quantized(exact, recipe): full = _logits(exact, toks.ids)
+        with quantized(exact, recipe, READER, scales): full = _logits(exact, toks.ids)
     near, far = _summary([_apart(weights_only if 'weights_only' in real else full, real.get('weights_only', real['logits']))]), _apart(original, real['logits'])
     nll = lambda l: torch.nn.functional.cross_entropy(l[:, :-1].flatten(0, 1), toks.ids[:, 1:].flatten()).item()
     errors = _weight_errors({l: real[f'{PROBED}{l}'] for l in recipe.shapes}, sim, plain, recipe.shapes)
+    if rounds: near |= dict(reader=READER, kl_as_run=_apart(full, real['logits'])[0].mean().item())
     return near | dict(kl_original=far[0].mean().item(), kl_original_se=far[0].std().item() / len(far[0])**.5, top1_original=far[1].mean().item(),
                        perplexity_ratio=math.exp(nll(real['logits']) - nll(original)), kl_simulated=_apart(original, full)[0].mean().item(), weight_error=errors.simulated.max()), errors
 
@@ -641,7 +669,7 @@ def verify(out,            # Folder written by `export`
     try: bad, total = _check_layers(out, recipe, made['format'])
     except (OSError, SafetensorError, KeyError, ValueError) as e: raise InputError(f"'{out}' is damaged: its tensors cannot be read ({e}); export it again.") from e
     need, own_rounding = disk_bytes(recipe, model, made['format']), made['tuned'] or 'NVFP4' in recipe.schemes.values()
-    res, errors = _measure(model, recipe, toks, (_reloaded if fresh else _load_and_run)(out, made['format'], toks.ids))
+    res, errors = _measure(model, recipe, toks, (_reloaded if fresh else _load_and_run)(out, made['format'], toks.ids), input_scales(out))
     off = _wrong_weights(errors, own_rounding)
     res |= dict(format=made['format'], tuned=made['tuned'], layers_as_recipe=len(recipe.schemes) - len(bad), wrong_layers=bad, wrong_weights=off, bpw=recipe.bpw, bytes=total, bytes_expected=need,
                 tokens=toks.fingerprint, text=toks.source, sequences=len(toks), positions=toks.ids.numel())

@@ -10,7 +10,7 @@ __all__ = ['SAME', 'TENSORS', 'META', 'LOGITS', 'SEGMENT', 'ALL', 'SAVED', 'METH
 # %% ../nbs/03_sensitivity.ipynb #05dd0695
 import hashlib, json, shutil, tempfile
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from .calibration import Tokens, as_tokens, check_batch
 from .models import Checkpoint, atomic, blocks, cache_dir, cache_shape, check_out, digest, fingerprint, fitting, identity, groups as make_groups, Layer, layers, resident, rest_bytes, shared_input, simulated, streamed
-from .schemes import InputError, bits, check_finite, no_file, qdq, qdq_activation, quantizes_activations, scheme, stored_bits, unknown
+from .schemes import ACTIVATIONS, InputError, Simulation, bits, check_finite, no_file, qdq, qdq_activation, scheme, stored_bits, unknown
 
 # %% ../nbs/03_sensitivity.ipynb #c68d1ccd
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def regroup(self: Scores, how: str # `"none"` or `"fused"`, as in `mpq_nb.models
     return replace(self, loss=join(self.loss, 0), samples=join(self.samples, 1), cross=join(self.cross, 1), groups=tuple(gs), meta=self.meta | dict(grouping=how))
 
 # %% ../nbs/03_sensitivity.ipynb #77c27392
-SAME = ('model', 'method', 'length', 'grouping', 'seed', 'version')   # what shards have to have in common
+SAME = ('model', 'method', 'length', 'grouping', 'seed', 'version', 'engine')   # what shards have to have in common
 
 def _check_shards(shards):
     "Raise unless the shards can be one run's."
@@ -156,7 +156,7 @@ def save(self: Scores, path # `.safetensors` file
     return Path(path)
 
 # %% ../nbs/03_sensitivity.ipynb #d7ef9efc
-META = dict.fromkeys(('model', 'model_name', 'method', 'grouping', 'tokens', 'source', 'dtype', 'version'), str) | dict(rest_bytes=int, cache=list, ran=dict)
+META = dict.fromkeys(('model', 'model_name', 'method', 'grouping', 'tokens', 'source', 'dtype', 'version', 'engine'), str) | dict(rest_bytes=int, cache=list, ran=dict)
 
 # %% ../nbs/03_sensitivity.ipynb #d82c2a73
 def _consistent(s):
@@ -174,6 +174,7 @@ def _consistent(s):
     if not isinstance(s.meta, dict): raise ValueError('meta')
     for k, v in s.meta.items():
         if k in META and not isinstance(v, META[k]): raise ValueError(f'meta: {k}={str(v)[:40]!r}')
+    if s.meta.get('engine', 'autoround') not in ACTIVATIONS: raise ValueError(f"meta: engine={s.meta['engine'][:40]!r}")
     return s
 
 # %% ../nbs/03_sensitivity.ipynb #c28612d3
@@ -489,31 +490,31 @@ def _whole(rows, name, n):
     return torch.cat(rows)
 
 # %% ../nbs/03_sensitivity.ipynb #bf61efc7
-def _errors(w, schemes):
+def _errors(w, schemes, sim=Simulation()):
     "Q(W) - W of every scheme, a row each: [Q, outputs·inputs]."
-    return torch.stack([(qdq(w, s) - w).flatten() for s in schemes])
+    return torch.stack([(sim.weight(w, s) - w).flatten() for s in schemes])
 
-def _input_errors(x, name):
-    "Q(x) - x, float32."
-    return (qdq_activation(x, name) - x).float()
+def _input_errors(sim):
+    "A function of (x, name): Q(x) - x, float32."
+    return shared_input(lambda x, name: (sim.inputs(x, name) - x).float())
 
 # %% ../nbs/03_sensitivity.ipynb #365eed1e
-def _effects(x, g, h, errors, input_errors, schemes, segment):
+def _effects(x, g, h, errors, input_errors, schemes, segment, sim=Simulation()):
     "The weight's effect a segment [n, T/segment, Q] and the activations' effect a token [n, T, Q] of every scheme."
     h, none, parts = h.float(), torch.zeros(x.shape[:2], device=x.device), list(zip(g.to(x.dtype).split(segment, 1), x.split(segment, 1)))
     if len(errors) > 2: weight = [(gs.mT @ xs).flatten(1) @ errors.T for gs, xs in parts]      # one product, whatever the number of formats
     else: weight = [w.sum(1) for w in torch.stack([((x @ e.view(g.shape[-1], -1).T) * g.float()).sum(-1) for e in errors], -1).split(segment, 1)]   # faster for one or two
-    act = [(input_errors(x, s) * h).sum(-1) if quantizes_activations(s) else none for s in schemes]
+    act = [(input_errors(x, s) * h).sum(-1) if sim.rounds_inputs(s) else none for s in schemes]
     return torch.stack(weight, 1).float(), torch.stack(act, -1)
 
 # %% ../nbs/03_sensitivity.ipynb #38b43017
-def _fisher(model, ids, schemes, batch, seed, ls, state=Checkpoint()):
+def _fisher(model, ids, schemes, batch, seed, ls, state=Checkpoint(), sim=Simulation()):
     "½(Σ effect)² by one backward pass from labels that the model draws, in nats"
-    input_errors = shared_input(_input_errors)
+    input_errors = _input_errors(sim)
     def measure(name, layer):
-        errors = _errors(layer.weight.detach(), schemes)
+        errors = _errors(layer.weight.detach(), schemes, sim)
         def cross(x, g, h):
-            w, a = _effects(x, g, h, errors, input_errors, schemes, SEGMENT)
+            w, a = _effects(x, g, h, errors, input_errors, schemes, SEGMENT, sim)
             return (w.mT @ w + a.mT @ a) / 2
         return cross
     cross = stream(model, ids, ls, partial(fisher_gradient, seed=seed), measure, batch, state) / ids.shape[1]
@@ -532,26 +533,26 @@ def text_gradient(logits, # [n, t, V], of the tokens ids[at]
     return g
 
 # %% ../nbs/03_sensitivity.ipynb #f5836433
-def _output_fisher(model, ids, schemes, batch, seed, ls, state):
+def _output_fisher(model, ids, schemes, batch, seed, ls, state, sim=Simulation()):
     "½Σ(gradient · error of the output)², element by element: as in ModelOpt's auto_quantize"
     def measure(name, layer):
         w = layer.weight.detach()
-        ws = [(s, qdq(w, s)) for s in schemes]
+        ws = [(s, sim.weight(w, s)) for s in schemes]
         def squares(x, g, h):
             y = x @ w.T
-            return torch.stack([((qdq_activation(x, s) @ q.T - y) * g).float().pow(2).sum((1, 2)) for s, q in ws], -1) / 2
+            return torch.stack([((sim.inputs(x, s) @ q.T - y) * g).float().pow(2).sum((1, 2)) for s, q in ws], -1) / 2
         return squares
     return dict(samples=stream(model, ids, ls, text_gradient, measure, batch, state) / ids.shape[1])
 
 # %% ../nbs/03_sensitivity.ipynb #f9a20887
-def _delta_loss(model, ids, schemes, batch, seed, ls, state):
+def _delta_loss(model, ids, schemes, batch, seed, ls, state, sim=Simulation()):
     "Σ|gradient · error of the weight| at the quantized model, one pass a format: in the manner of AutoRound's AutoScheme"
     cols = []
     for s in schemes:
-        with simulated(model, {l.name: s for l in ls}) as before:
+        with simulated(model, {l.name: s for l in ls}, sim=sim) as before:
             def measure(name, layer):
                 error = before[name] - layer.weight.detach()
-                return lambda x, g, h: torch.stack([((gi.T @ qdq_activation(xi, s)) * error).float().abs().sum() for gi, xi in zip(g, x)])
+                return lambda x, g, h: torch.stack([((gi.T @ sim.inputs(xi, s)) * error).float().abs().sum() for gi, xi in zip(g, x)])
             cols.append(state.once(s, lambda: dict(rows=stream(model, ids, ls, text_gradient, measure, batch, state, f'pass in {s}', together=True)))['rows'])
     return dict(samples=torch.stack(cols, -1) / ids.shape[1])
 
@@ -592,24 +593,24 @@ def _exact(model, parts, passes):
         return lambda at: whole[at]
     return [get(p, *end) for p, (_, *end) in zip(parts, passes)]
 
-def _kl_at(model, ids, logp, end, is_tuple, head):
+def _kl_at(model, ids, logp, end, is_tuple, head, sim=Simulation()):
     "KL of each sequence [n], `end` being what the quantized blocks put out; `head` {name: scheme}, if it is quantized as well."
     def made():
         for at in slices(*ids.shape, _vocab(model)):
-            with simulated(model, head), torch.no_grad(): logits = _logits(model, ids[at], end[at], is_tuple)
+            with simulated(model, head, sim=sim), torch.no_grad(): logits = _logits(model, ids[at], end[at], is_tuple)
             yield at, logits
             del logits         # before the next are made
     return kl_sliced(logp, made(), ids.shape)
 
 # %% ../nbs/03_sensitivity.ipynb #fc1b88ed
-def _kl(model, ids, schemes, batch, seed, ls, state=Checkpoint()):
+def _kl(model, ids, schemes, batch, seed, ls, state=Checkpoint(), sim=Simulation()):
     "measured KL with one layer quantized at a time, a forward pass for every layer and format"
     parts = ids.split(batch)
     with tqdm(total=len(parts) * len(ls) * len(schemes), desc='measuring', leave=False) as bar:
-        rows = [state.once(f'KL of batch {i}, {batch} at a time', lambda: dict(kl=_kl_batch(model, p, schemes, ls, bar)))['kl'] for i, p in enumerate(parts)]
+        rows = [state.once(f'KL of batch {i}, {batch} at a time', lambda: dict(kl=_kl_batch(model, p, schemes, ls, bar, sim)))['kl'] for i, p in enumerate(parts)]
     return dict(samples=torch.cat(rows))
 
-def _kl_batch(model, ids, schemes, ls, bar):
+def _kl_batch(model, ids, schemes, ls, bar, sim):
     "[n, L, Q] for the sequences of a batch."
     B, out = len(blocks(model)[1]), torch.zeros(len(ids), len(ls), len(schemes))
     calls, end, is_tuple = forward(model, ids)
@@ -618,17 +619,17 @@ def _kl_batch(model, ids, schemes, ls, bar):
         for k, s in enumerate(schemes):
             changed = end
             if l.block < B:
-                with _from_block(model, l.block, calls[l.block], is_tuple), simulated(model, {l.name: s}): changed = forward(model, ids, None)[1]
-            out[:, j, k] = _kl_at(model, ids, logp, changed, is_tuple, {l.name: s} if l.block == B else {})
+                with _from_block(model, l.block, calls[l.block], is_tuple), simulated(model, {l.name: s}, sim=sim): changed = forward(model, ids, None)[1]
+            out[:, j, k] = _kl_at(model, ids, logp, changed, is_tuple, {l.name: s} if l.block == B else {}, sim)
             bar.update()
     return out
 
 # %% ../nbs/03_sensitivity.ipynb #f942bea2
-def _mse(model, ids, schemes, batch, seed, ls, state):
+def _mse(model, ids, schemes, batch, seed, ls, state, sim=Simulation()):
     "Σ(error of the weight)²: no data, no model, no activations"
     loss = []
     for l in ls:
-        with resident(m := model.get_submodule(l.name)): loss.append(_errors(m.weight.detach(), schemes).float().pow(2).sum(1).cpu())
+        with resident(m := model.get_submodule(l.name)): loss.append(_errors(m.weight.detach(), schemes, sim).float().pow(2).sum(1).cpu())
     return dict(loss=torch.stack(loss))
 
 # %% ../nbs/03_sensitivity.ipynb #50545b5f
@@ -643,16 +644,16 @@ def _check_schemes(schemes):
     return names
 
 # %% ../nbs/03_sensitivity.ipynb #94ed5bc9
-def _uniform_kl(model, ids, schemes, batch, ls, state):
+def _uniform_kl(model, ids, schemes, batch, ls, state, sim=Simulation()):
     "Measured KL of the model with every layer in one scheme, [N, Q], for every eighth sequence; NaN for the others."
     out, parts, B = torch.full((len(ids), len(schemes)), float('nan')), ids[::8].split(batch), len(blocks(model)[1])
     refs = _exact(model, parts, _passes(model, parts))
     for j, s in enumerate(tqdm(schemes, desc='rescaling', leave=False)):
         if bits(s) >= 16: out[::8, j] = 0; continue
         def measured():
-            with simulated(model, {l.name: s for l in ls}): ends = [end for _, *end in _passes(model, parts)]
+            with simulated(model, {l.name: s for l in ls}, sim=sim): ends = [end for _, *end in _passes(model, parts)]
             head = {l.name: s for l in ls if l.block == B}
-            return dict(kl=torch.cat([_kl_at(model, p, r, *end, head) for p, r, end in zip(parts, refs, ends)]))
+            return dict(kl=torch.cat([_kl_at(model, p, r, *end, head, sim) for p, r, end in zip(parts, refs, ends)]))
         out[::8, j] = check_finite(state.once(f'uniform {s}', measured)['kl'], f'the divergence of the model in uniform {s}')
     return out
 
@@ -666,18 +667,19 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
           seed: int = 0,             # Of the sampled labels
           rescale: bool = None,      # Measure the uniform models and rescale each column to them? By default, with three schemes or more
           head: bool = False,        # Is `lm_head` to be quantized as well? Only where it has a weight of its own
+          engine: str = 'autoround', # Who computes: whose rounding of activations, one of `mpq_nb.schemes.ACTIVATIONS`
           state=Checkpoint(),        # To continue an interrupted run: `with Checkpoint(path) as state: score(…, state=state).save(…)`
          ) -> Scores:                # Loss of every group in every scheme, KL in nats per token
     "One pass over `model` that estimates how much each layer hurts in each scheme (Fisher information; see the formulas above)."
-    schemes, ls = _check_schemes(schemes), layers(model, head)
+    schemes, ls, sim = _check_schemes(schemes), layers(model, head), Simulation(engine)
     check_batch(batch)
     if method not in METHODS: raise unknown('method', method, METHODS)
     toks, _ = as_tokens(toks, model), make_groups(ls, groups)
     for l in ls: _check_layer(model, l, schemes)
-    about = _about(model, toks, ls, method, seed)
-    if state.path: state.of('scoring', schemes=schemes, batch=batch, head=head, model=identity(model), tokens=toks.fingerprint, method=method, seed=seed, version=__version__)
-    got = state.once('losses', lambda: fitting(batch, lambda b: METHODS[method](model, toks.ids, schemes, b, seed, ls, state)))
-    got, uniform = dict(got), fitting(batch, lambda b: _uniform_kl(model, toks.ids, schemes, b, ls, state)) if (len(schemes) > 2 if rescale is None else rescale) else None
+    about = _about(model, toks, ls, method, seed) | asdict(sim)
+    if state.path: state.of('scoring', schemes=schemes, batch=batch, head=head, model=identity(model), tokens=toks.fingerprint, method=method, seed=seed, **asdict(sim), version=__version__)
+    got = state.once('losses', lambda: fitting(batch, lambda b: METHODS[method](model, toks.ids, schemes, b, seed, ls, state, sim)))
+    got, uniform = dict(got), fitting(batch, lambda b: _uniform_kl(model, toks.ids, schemes, b, ls, state, sim)) if (len(schemes) > 2 if rescale is None else rescale) else None
     if 'samples' in got: got['loss'] = _loss(got['samples'], uniform)
     elif uniform is not None: got['loss'] = _loss(got['loss'][None], uniform)
     return Scores(layers=tuple(ls), groups=tuple((l.name,) for l in ls), schemes=schemes, uniform=uniform, ids=toks.ids,
