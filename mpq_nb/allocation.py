@@ -23,7 +23,7 @@ from scipy.sparse import csr_array, kron, eye_array, vstack
 
 from . import __version__
 from .models import Layer, atomic, cache_bytes, check_out, groups as make_groups
-from .schemes import ACTIVATIONS, ENGINE, InputError, Simulation, bits as scheme_bits, no_file, quantizes_activations, scheme, stored_bits, unknown
+from .schemes import ACTIVATIONS, ENGINE, ROUNDING, ROUNDINGS, InputError, Simulation, bits as scheme_bits, no_file, quantizes_activations, scheme, stored_bits, unknown
 from .sensitivity import Scores, _markdown
 
 # %% ../nbs/04_allocation.ipynb #2300ce21
@@ -117,9 +117,19 @@ def nbytes(self: Recipe) -> int:
 # %% ../nbs/04_allocation.ipynb #829c6bf9
 @patch(as_prop=True)
 def simulation(self: Recipe) -> Simulation:
-    "Who computes the recipe where nobody says otherwise."
+    "Who computes the recipe, and how its weights are rounded, where nobody says otherwise."
     named = (self.made.get('engine'), self.made.get('activations'))
-    return Simulation(next((e for e in named if e in ACTIVATIONS), ENGINE))
+    engine = next((e for e in named if e in list(ACTIVATIONS)), ENGINE)
+    return Simulation(engine, self.made.get('rounding', ROUNDING))
+
+@patch
+def simulated_as(self: Recipe,
+                 engine: str = None,   # One of `mpq_nb.schemes.ACTIVATIONS`
+                 rounding: str = None, # One of `mpq_nb.schemes.ROUNDINGS`
+                ) -> Simulation:
+    "`simulation`, with what is said here in place of its own; raises `InputError` for what is not known."
+    said = {k: v for k, v in dict(engine=engine, rounding=rounding).items() if v is not None}
+    return replace(self.simulation, **said)
 
 # %% ../nbs/04_allocation.ipynb #9f636c25
 @patch
@@ -148,7 +158,7 @@ def _repr_markdown_(self: Recipe):
 def save(self: Recipe, path # `.json` file
         ) -> Path:
     "Write the recipe; the file appears whole or not at all."
-    d = dict(mpq_recipe=1, made=self.made, budget=self.budget, predicted_loss=self.loss,
+    d = dict(mpq_recipe=1, made=dict(rounding=ROUNDING) | self.made, budget=self.budget, predicted_loss=self.loss,
              counts=dict(bits=self.bits, bpw=self.bpw, bytes=self.nbytes), layers=self.schemes, shapes={k: list(v) for k, v in self.shapes.items()})
     txt = re.sub(r'\[\s+(\d+),\s+(\d+)\s+\]', r'[\1, \2]', json.dumps(d, indent=1))
     with atomic(check_out(path)) as tmp: tmp.write_text(txt + '\n')
@@ -163,7 +173,8 @@ def _check_rest(d, path):
     except (TypeError, InputError) as e: raise InputError(f"recipe '{path}' has a broken 'budget': it has to be a table such as {{\"bits\": 5}} ({e}).") from e
     for k in ('fixed', 'at_least'):
         if not all(isinstance(v, str) for v in (made.get(k) or {'': ''}).values()): raise InputError(f"recipe '{path}' has a broken {k!r}: it has to be a table {{pattern: scheme}}.")
-    if made.get('activations', ENGINE) not in ACTIVATIONS: raise InputError(f"recipe '{path}' has a broken 'activations': {unknown('engine to simulate', str(made['activations']), ACTIVATIONS)}")
+    for k, known in (('activations', ACTIVATIONS), ('rounding', ROUNDINGS)):
+        if k in made and made[k] not in list(known): raise InputError(f"recipe '{path}' has a broken '{k}': {unknown(k, str(made[k]), known)}")
     if loss is not None and not isinstance(loss, numbers.Real): raise InputError(f"recipe '{path}' has a broken 'predicted_loss': {loss!r} is not a number.")
     if d.get('mpq_recipe', 1) != 1: raise InputError(f"recipe '{path}' is of format {d['mpq_recipe']!r}; this version of mpq_nb reads format 1.")
 
@@ -184,7 +195,7 @@ def load(cls: Recipe, path # File written by `save`, or edited by hand
             raise InputError(f"recipe '{path}' has no shape for layer {l}.")
     if not d['layers']: raise InputError(f"recipe '{path}' names no layer.")
     _check_rest(d, path)
-    return cls({l: s.upper() for l, s in d['layers'].items()}, {l: tuple(d['shapes'][l]) for l in d['layers']}, d.get('budget') or {}, d.get('predicted_loss'), d.get('made') or {})
+    return cls({l: s.upper() for l, s in d['layers'].items()}, {l: tuple(d['shapes'][l]) for l in d['layers']}, d.get('budget') or {}, d.get('predicted_loss'), dict(rounding='nearest') | (d.get('made') or {}))
 
 # %% ../nbs/04_allocation.ipynb #d6e65f7b
 @patch
@@ -500,7 +511,7 @@ def _recipe(scores, choice, by, budget=None, **made):
     loss = float(scores.loss[range(len(choice)), list(choice)].sum())
     m = scores.meta
     about = dict(by=by, model=m.get('model'), model_name=m.get('model_name'), scores=m.get('tokens'), method=m.get('method'),
-                 grouping=m.get('grouping', 'none'), activations=m.get('engine', ENGINE), version=__version__, rest_bytes=m.get('rest_bytes', 0), among=list(scores.schemes), **(dict(scored=m['ran']) if 'ran' in m else {}), **made)
+                 grouping=m.get('grouping', 'none'), activations=m.get('engine', ENGINE), rounding=m.get('rounding', ROUNDING), version=__version__, rest_bytes=m.get('rest_bytes', 0), among=list(scores.schemes), **(dict(scored=m['ran']) if 'ran' in m else {}), **made)
     return Recipe({l.name: pick[l.name] for l in scores.layers}, {l.name: l.shape for l in scores.layers}, budget.asdict() if budget else {}, loss, about)
 
 def _solve(scores, budget, sizes, limit, allowed=None, rules={}):

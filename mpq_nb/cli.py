@@ -170,11 +170,11 @@ def _ran(command, args):
     return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume', 'ray')}, versions=_versions())
 
 # %% ../nbs/11_cli.ipynb #79a4ca64
-def _check_scoring(method, groups, calibration, stream, engine='autoround'):
+def _check_scoring(method, groups, calibration, stream, engine='autoround', rounding='search'):
     "Raise for a scoring that is not possible, whatever the model."
     from mpq_nb import models, schemes as S, sensitivity
     if method not in sensitivity.METHODS: raise S.unknown('method', method, sensitivity.METHODS)
-    S.activations(engine)
+    S.activations(engine); S.rounding_of(rounding)
     if groups not in models.GROUPS: raise S.unknown('grouping', groups, models.GROUPS)
     if stream and calibration == 'self': raise S.InputError('--stream needs a --calibration text: sampling from the model would read all its weights for every token.')
 
@@ -200,6 +200,7 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
           groups: str = 'none',       # none, or fused: layers that serving engines fuse share a format
           head: bool = False,         # Quantize lm_head as well, where it has a weight of its own
           engine: str = 'autoround',  # Who will compute: whose rounding of activations is simulated; autoround, transformers, vllm, vllm-marlin or llama.cpp
+          rounding: str = 'search',   # How weights are rounded: search, for the best scale of every block of MX formats and NVFP4; or to compare: nearest
           dtype: str = 'auto',        # auto, bfloat16 or float32
           batch: int = 4,             # Sequences at a time
           seed: int = 0,              # Of the calibration draw
@@ -213,11 +214,11 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     from mpq_nb import calibration as C, models, sensitivity
     names, out = sensitivity._check_schemes(schemes), str(models.check_out(out))
     C.check_batch(batch); C.check_block(samples, length, seed); _check_left(out, resume)
-    _check_scoring(method, groups, calibration, stream, engine)
+    _check_scoring(method, groups, calibration, stream, engine, rounding)
     cost = '' if ray else _forecast(model, samples, length, dtype, stream=stream, work=['sample']*(calibration == 'self') + ['score']*(method == 'fisher'), schemes=names)
     _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{cost}')
     with _state(out) as state:
-        s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head, engine=engine)
+        s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head, engine=engine, rounding=rounding)
         s.meta.update(model_name=model, ran=ran)
         s.save(out)
     return dict(text=f'{s!r}\nwrote {out}; next: mpq allocate {out} --bits 5', out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())

@@ -12,7 +12,7 @@ __all__ = ['REFERENCES', 'ARCHITECTURES', 'TASKS', 'clustered', 'mean_se', 'logp
 import copy, hashlib, json, math, os, shutil, tempfile
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from .calibration import Tokens, as_tokens, check_batch, tokens
 from . import __version__
 from .models import Checkpoint, atomic, blocks, cache_dir, fingerprint, fitting, hooked, identity, layers, resident, simulated, streamed
-from .schemes import InputError, Simulation, check_finite, unknown
+from .schemes import ENGINE, ROUNDING, InputError, Simulation, check_finite, unknown
 from .sensitivity import _calls, _markdown, _sliced, _Unordered, _vocab, predictions
 
 # %% ../nbs/06_evaluation.ipynb #b852eb77
@@ -270,19 +270,15 @@ def noise_floor(model,     # The reference's own model
     return evaluate(model, ref[:n].toks, ref[:n], batch=1)
 
 # %% ../nbs/06_evaluation.ipynb #8f2fa87e
-def _by_block(model, recipes, engine=None):
+def _by_block(model, recipes, engine=None, rounding=None):
     "{name: [(who computes, {layer: scheme}) of each block, and at the end of the head]}, nothing being quantized where the recipe is None."
     blocks_of = lambda: [{} for _ in range(len(blocks(model)[1]) + 1)]
     out = {}
     for n, r in recipes.items():
-        at, sim = blocks_of(), Simulation() if r is None else _simulation(r, engine)
+        at, sim = blocks_of(), Simulation() if r is None else r.simulated_as(engine, rounding)
         for l in layers(model, r.has_head) if r is not None else (): at[l.block][l.name] = r.schemes[l.name]
         out[n] = [(sim if schemes else Simulation(), schemes) for schemes in at]
     return out
-
-def _simulation(recipe, engine):
-    "Who computes a recipe: `engine`, or whom the recipe names."
-    return recipe.simulation if engine is None else replace(recipe.simulation, engine=engine)
 
 # %% ../nbs/06_evaluation.ipynb #dfd8e4eb
 def _begun(model, parts):
@@ -296,9 +292,9 @@ def _rounding():
     "A function of (who computes) whose answer is a weight's quantizer that remembers: for a few weights that many recipes use."
     known = {}
     def by(sim):
-        def rounded(w, s):
-            key = w.data_ptr(), w.shape, s, sim
-            if key not in known: known[key] = sim.weight(w, s)
+        def rounded(w, s, scale=None):
+            key = w.data_ptr(), w.shape, s, scale and scale.item(), sim.rounding
+            if key not in known: known[key] = sim.weight(w, s, scale)
             return known[key]
         return rounded
     return by
@@ -358,6 +354,7 @@ def evaluate_each(model,          # A decoder from transformers, unquantized
                   reference: Reference, # From `reference`
                   batch: int = 4, # Sequences at a time
                   engine: str = None, # Who computes, one of `mpq_nb.schemes.ACTIVATIONS`; None: as each recipe says
+                  rounding: str = None, # How weights are rounded, one of `mpq_nb.schemes.ROUNDINGS`; None: as each recipe says
                  ) -> dict:       # {name: Evaluation}
     "`evaluate` of several recipes in one walk through the blocks; holds hidden states of N × T × width numbers for every recipe, less where recipes begin alike."
     toks = as_tokens(toks, model)
@@ -365,16 +362,16 @@ def evaluate_each(model,          # A decoder from transformers, unquantized
     if getattr(model, '_mpq_recipe', None) is not None: raise InputError('the model is inside a `quantized` block: leave it first, the recipes are applied here.')
     if not isinstance(reference, Reference): raise InputError('several recipes are compared with a reference on the disk or in memory: give reference(model, toks).')
     _check_reference(reference, toks)
-    if engine is not None: Simulation(engine)
+    Simulation(engine or ENGINE, rounding or ROUNDING)
     if not recipes: raise InputError('there is no recipe to evaluate.')
     for r in recipes.values():
         if r is not None: r.check(layers(model, r.has_head), fingerprint(model))
-    try: return fitting(batch, lambda b: _at_ends(model, _by_block(model, recipes, engine), toks, reference, b))
+    try: return fitting(batch, lambda b: _at_ends(model, _by_block(model, recipes, engine, rounding), toks, reference, b))
     except _Unordered:
         if streamed(model): raise
     out = {}
     for n, r in recipes.items():
-        with simulated(model, r.schemes if r else {}, sim=_simulation(r, engine) if r else Simulation()): out[n] = evaluate(model, toks, reference, batch)
+        with simulated(model, r.schemes if r else {}, sim=r.simulated_as(engine, rounding) if r else Simulation()): out[n] = evaluate(model, toks, reference, batch)
     return out
 
 # %% ../nbs/06_evaluation.ipynb #55827f58

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['TINY', 'ROUTERS', 'FUSED', 'GROUPS', 'FAKE', 'DTYPES', 'TOKENIZER_FILES', 'WHEEL', 'tiny_model', 'blocks', 'Layer',
            'layers', 'groups', 'streamed', 'resident', 'fingerprint', 'identity', 'hooked', 'rest_bytes', 'cache_shape',
-           'cache_bytes', 'shared_input', 'quantize_activations', 'simulated', 'check_hub', 'load', 'check_out',
-           'atomic', 'owned', 'digest', 'Checkpoint', 'fitting', 'cache_dir', 'download_wheel', 'demo_gguf',
-           'demo_model']
+           'cache_bytes', 'shared_input', 'quantize_activations', 'shared_scales', 'simulated', 'check_hub', 'load',
+           'check_out', 'atomic', 'owned', 'digest', 'Checkpoint', 'fitting', 'cache_dir', 'download_wheel',
+           'demo_gguf', 'demo_model']
 
 # %% ../nbs/01_models.ipynb #28c71954
 import ctypes, hashlib, json, os, re, shutil, socket, subprocess, sys, tempfile, time, warnings, zipfile
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoRoundConfig, AutoTokenizer, GgufConfig
 from transformers.utils import cached_file, logging as hf_logging
 
-from .schemes import ENGINE, InputError, Simulation, check_finite, qdq, qdq_activation, scheme, unknown
+from .schemes import ENGINE, InputError, Simulation, check_finite, qdq, qdq_activation, scheme, tensor_scale, unknown
 
 # %% ../nbs/01_models.ipynb #9bb0c2ef
 TINY = {'llama': ('LlamaConfig', {}), 'qwen2': ('Qwen2Config', {}), 'qwen3': ('Qwen3Config', {}), 'gemma3': ('Gemma3TextConfig', dict(sliding_window=16))}
@@ -268,11 +269,27 @@ class _Before(dict):
     def __init__(self): self.fetch = {}
     def __missing__(self, name): return self.fetch[name]()
 
+# %% ../nbs/01_models.ipynb #225113f9
+def shared_scales(schemes: dict, # {layer name: scheme name}
+                  weight,        # (layer name) -> its weight, unquantized
+                 ): # A function (layer name) -> (scale,), or () where the layer has none to share
+    "NVFP4's scales of the tensors that engines make one of."
+    nv = [Layer(l, (1, 1), 0) for l, s in schemes.items() if scheme(s).data_type == 'nv_fp']
+    together = {l: g for g in groups(nv, 'fused') if len(g) > 1 for l in g}
+    @cache
+    def largest(l):
+        w = weight(l)
+        return w.abs().amax().float()
+    def scale(l):
+        if l not in together: return ()
+        return tensor_scale(torch.stack([largest(k) for k in together[l]]).amax()),
+    return scale
+
 # %% ../nbs/01_models.ipynb #9032e6aa
 @contextmanager
 def simulated(model: nn.Module, # Inside the block its named layers compute as quantized
               schemes: dict,    # {layer name: scheme name}, some or all layers
-              quantize=None,    # (weight, scheme name) -> quantized weight; by default as `sim` does
+              quantize=None,    # (weight, scheme name[, NVFP4's scale of the tensor]) -> quantized weight; by default as `sim` does
               activations: bool = True, # Quantize activations, too, where the scheme does?
               sim: Simulation = Simulation(), # Who computes
               scales: dict = {}, # {layer name: NVFP4's scale of its inputs}, as a checkpoint has them
@@ -280,16 +297,17 @@ def simulated(model: nn.Module, # Inside the block its named layers compute as q
     "For the length of the block, the named layers of `model` have quantized weights and, where the scheme says so, activations."
     mods, before, hooks, maps = {n: model.get_submodule(n) for n in schemes}, _Before(), [], []
     quantize = quantize or sim.weight
+    scale = shared_scales(schemes, lambda n: before[n] if n in before or n in before.fetch else mods[n].weight.data)
     try:
         for n, s in schemes.items():
             if (m := mods[n]).weight.is_meta:
                 (_, hook), = _fetched(m)
                 maps.append((hook, plain := hook.weights_map))
                 before.fetch[n] = lambda n=n, m=m, plain=plain, to=hook.execution_device: _Fetching(n, m, plain)['weight'].to(to)
-                hook.weights_map = _Fetching(n, m, plain, lambda w, s=s: quantize(w, s))
+                hook.weights_map = _Fetching(n, m, plain, lambda w, n=n, s=s: quantize(w, s, *scale(n)))
             else:
                 before[n] = m.weight.data
-                m.weight.data = quantize(check_finite(before[n], f'weight of {n}'), s)
+                m.weight.data = quantize(check_finite(before[n], f'weight of {n}'), s, *scale(n))
         hooks = quantize_activations(model, schemes, sim, scales) if activations else []
         yield before
     finally:

@@ -26,8 +26,8 @@ from tqdm.auto import tqdm
 from . import __version__
 from .allocation import Recipe, family, servable
 from .calibration import as_tokens
-from .models import FAKE, atomic, check_out, fingerprint, groups as groups_of, layers, load, rest_bytes, simulated
-from .schemes import KNOWN, InputError, Simulation, bits, gguf_type, quantizes_activations, scheme, stored_bits, unknown
+from .models import FAKE, atomic, check_out, fingerprint, groups as groups_of, layers, load, rest_bytes, shared_scales, simulated
+from .schemes import KNOWN, ROUNDINGS, InputError, Simulation, bits, grid, gguf_type, quantizes_activations, scheme, stored_bits, tensor_scale, unknown
 from .sensitivity import _check_schemes
 
 # %% ../nbs/05_quantization.ipynb #0e04fd34
@@ -40,12 +40,13 @@ def _check_unquantized(model):
 def quantized(model,          # A decoder from transformers; inside the block it is the quantized model
               recipe: Recipe, # For this model
               engine: str = None, # Who computes, one of `mpq_nb.schemes.ACTIVATIONS`; None: as the recipe says
+              rounding: str = None, # How weights are rounded, one of `mpq_nb.schemes.ROUNDINGS`; None: as the recipe says
               scales: dict = {},  # {layer: NVFP4's scale of its inputs}, as a checkpoint has them
              ):               # Yields `model`
     "For the length of the block, `model` computes as `engine` would with the weights of `recipe`; afterwards it is as before, bit for bit."
     _check_unquantized(model)
     recipe.check(layers(model, recipe.has_head), fingerprint(model))
-    sim = recipe.simulation if engine is None else replace(recipe.simulation, engine=engine)
+    sim = recipe.simulated_as(engine, rounding)
     model._mpq_recipe, model._mpq_simulation = recipe, [asdict(sim), scales]
     try:
         with simulated(model, recipe.schemes, sim=sim, scales=scales): yield model
@@ -165,15 +166,41 @@ def _to_pack(model, consume):
     for m in model.modules(): m._parameters.clear()
     return work
 
+# %% ../nbs/05_quantization.ipynb #9f389625
+@contextmanager
+def _registered(rounding):
+    "For the length of the block, AutoRound's plain quantizers of MX and NVFP4 weights round as `rounding` says."
+    from auto_round.data_type import QUANT_FUNC_WITH_DTYPE as registry
+    def mx(tensor, bits=4, **kw): return *grid(tensor, f'MXFP{bits}', rounding), None
+    def nv(tensor, global_scale=None, **kw): return *grid(tensor, 'NVFP4', rounding, global_scale), None
+    ours = dict(rtn_mx_fp=mx, rtn_nv_fp=nv)
+    before = {k: registry[k] for k in ours if k in registry}
+    try:
+        registry.update(ours)
+        yield
+    finally:
+        for k in ours: registry.pop(k)
+        registry.update(before)
+
+def _set_scales(model, recipe):
+    "Give every NVFP4 layer of a model that AutoRound is to pack its scale of the whole weight, as it is simulated; 1 for zeros."
+    weight = lambda l: model.get_submodule(l).weight.data
+    shared = shared_scales(recipe.schemes, weight)
+    for l, s in recipe.schemes.items():
+        if scheme(s).data_type != 'nv_fp': continue
+        own, = shared(l) or (tensor_scale(weight(l).abs().amax().float()),)
+        model.get_submodule(l).weight_global_scale = torch.where(own > 0, own, 1.).reshape(1)
+
 # %% ../nbs/05_quantization.ipynb #f2788151
 def _autoround(model, tokenizer, recipe, folder, calibration, tune, consume, format):
     "Have AutoRound quantize a copy of the model, or the model itself, and write it."
     from auto_round import AutoRound
     dtype, work = model.dtype, _to_pack(model, consume)
     work.name_or_path = work.config._name_or_path = ''
+    _set_scales(work, recipe)
     first = next(s for s in recipe.schemes.values() if scheme(s).bits < 16)
     data = {} if calibration is None else dict(dataset=_register_tokens(calibration), nsamples=len(calibration), seqlen=calibration.ids.shape[1])
-    with _environment(AR_DISABLE_DATASET_SUBPROCESS='1'):
+    with _environment(AR_DISABLE_DATASET_SUBPROCESS='1'), _registered(recipe.simulation.rounding):
         ar = AutoRound(work, tokenizer, scheme=scheme(first), layer_config=recipe.to_layer_config(), iters=TUNING if tune is True else int(tune),
                        disable_opt_rtn=True, amp=dtype != torch.float32, **data)
         ar.quantize_and_save(str(folder/'w'), format=format)
@@ -420,16 +447,18 @@ def export(model,          # A decoder from transformers, unquantized
            overwrite: bool = False,    # Replace what is there?
            toks=None,      # `Tokens` or ids [N, T] to calibrate on, for `tune` and for NVFP4
            tune = False,   # AutoRound's SignRound on this recipe, or its steps a block (True: 200): minutes to hours, and mostly a better model
+           rounding: str = None, # How weights are rounded, one of `mpq_nb.schemes.ROUNDINGS`; None: as the recipe says
            consume: bool = False, # Use the model up instead of a copy: half the memory, and `model` is of no use afterwards
           ) -> Path:       # The folder; it appears whole or not at all
-    "Write a real packed checkpoint of `recipe`, rounded to nearest or tuned, that the format's engines load."
+    "Write a real packed checkpoint of `recipe`, rounded as it says or tuned, that the format's engines load."
     _check_unquantized(model)
     recipe.check(layers(model, recipe.has_head), fingerprint(model))
     _check_packable(recipe, format)
+    recipe = replace(recipe, made=recipe.made | dict(rounding=recipe.simulated_as(rounding=rounding).rounding))
     toks, out = _check_calibration(model, recipe, toks, tune, format), _new_folder(out, overwrite)
     _check_room(out, disk_bytes(recipe, model, format) + (format == 'gguf') * model.num_parameters() * model.dtype.itemsize)   # a copy on the way
     _warn_memory(memory_bytes(recipe, model, format, consume), _free_memory(model.device))
-    made = dict(format=format, tuned=bool(tune), auto_round=AUTO_ROUND)
+    made = dict(format=format, tuned=bool(tune), auto_round=AUTO_ROUND, rounding=recipe.simulation.rounding)
     with quiet(), _frozen(), atomic(out) as tmp:
         tmp.mkdir()
         FORMATS[format].write(model, tokenizer, recipe, tmp, toks, tune, consume)
@@ -472,6 +501,13 @@ def _cost(v):
     return warn + '\n'.join([lines[0], '|---|---|', *lines[1:]]) + other
 
 # %% ../nbs/05_quantization.ipynb #d772291d
+def _rounded(recipe, made):
+    "How the weights of a checkpoint were rounded, in words."
+    if made['tuned']: return 'tuned'
+    searches = any(scheme(s).data_type in ('mx_fp', 'nv_fp') for s in recipe.schemes.values())
+    if made.get('rounding', 'nearest') == 'nearest' or not searches: return 'rounded to nearest'
+    return 'rounded to nearest with the scale of every block that makes the least squared error'
+
 def _card(recipe, made, v=None):
     "A model card: what it is, what it costs, how to load it, how it was made."
     f, title = FORMATS[made['format']], _title(recipe)
@@ -483,7 +519,7 @@ def _card(recipe, made, v=None):
             f"## How to load it\n\nFOLDER is this one. By what is known of the engines:\n\n{engines}\n\n"
             f"## What is in it\n\n{recipe.bits:.3f} payload bits and {recipe.bpw:.3f} stored bits per quantizable weight.\n\n| format | layers | bits |\n|---|---|---|\n{rows}\n\n"
             f"## How it was made\n\n`recipe.json` holds the format of every layer, the budget ({recipe.budget or 'none'}), and the fingerprints of model ({recipe.made.get('model')}) and scores ({recipe.made.get('scores')}). "
-            f"Chosen by {recipe.made.get('by', 'hand')}; written by mpq_nb {__version__} with AutoRound {made['auto_round']}, {'tuned' if made['tuned'] else 'rounded to nearest'}.\n")
+            f"Chosen by {recipe.made.get('by', 'hand')}; written by mpq_nb {__version__} with AutoRound {made['auto_round']}, {_rounded(recipe, made)}.\n")
 
 # %% ../nbs/05_quantization.ipynb #83732a4e
 def _apart(la, lb):
@@ -638,13 +674,13 @@ def _exported(out, recipe):
     return made
 
 # %% ../nbs/05_quantization.ipynb #38d70d28
-def _measure(model, recipe, toks, real, scales={}):
+def _measure(model, recipe, toks, real, rounding, scales={}):
     "Simulated against real, and the real one against the original: what `verify` reports of logits, and the errors of the weights."
     exact = model if model.dtype == torch.float32 and model.device.type == 'cpu' else copy.deepcopy(model).to('cpu', torch.float32)
     original, plain, rounds = _logits(exact, toks.ids), _probed(exact, recipe.shapes), any(map(quantizes_activations, recipe.schemes.values()))
-    with simulated(exact, recipe.schemes, activations=False, sim=recipe.simulation): full = weights_only = _logits(exact, toks.ids); sim = _probed(exact, recipe.shapes)
+    with simulated(exact, recipe.schemes, activations=False, sim=recipe.simulated_as(rounding=rounding)): full = weights_only = _logits(exact, toks.ids); sim = _probed(exact, recipe.shapes)
     if rounds:
-        with quantized(exact, recipe, READER, scales): full = _logits(exact, toks.ids)
+        with quantized(exact, recipe, READER, rounding, scales): full = _logits(exact, toks.ids)
     near, far = _summary([_apart(weights_only if 'weights_only' in real else full, real.get('weights_only', real['logits']))]), _apart(original, real['logits'])
     nll = lambda l: torch.nn.functional.cross_entropy(l[:, :-1].flatten(0, 1), toks.ids[:, 1:].flatten()).item()
     errors = _weight_errors({l: real[f'{PROBED}{l}'] for l in recipe.shapes}, sim, plain, recipe.shapes)
@@ -669,7 +705,7 @@ def verify(out,            # Folder written by `export`
     try: bad, total = _check_layers(out, recipe, made['format'])
     except (OSError, SafetensorError, KeyError, ValueError) as e: raise InputError(f"'{out}' is damaged: its tensors cannot be read ({e}); export it again.") from e
     need, own_rounding = disk_bytes(recipe, model, made['format']), made['tuned'] or 'NVFP4' in recipe.schemes.values()
-    res, errors = _measure(model, recipe, toks, (_reloaded if fresh else _load_and_run)(out, made['format'], toks.ids), input_scales(out))
+    res, errors = _measure(model, recipe, toks, (_reloaded if fresh else _load_and_run)(out, made['format'], toks.ids), made.get('rounding', 'nearest'), input_scales(out))
     off = _wrong_weights(errors, own_rounding)
     res |= dict(format=made['format'], tuned=made['tuned'], layers_as_recipe=len(recipe.schemes) - len(bad), wrong_layers=bad, wrong_weights=off, bpw=recipe.bpw, bytes=total, bytes_expected=need,
                 tokens=toks.fingerprint, text=toks.source, sequences=len(toks), positions=toks.ids.numel())

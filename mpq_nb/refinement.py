@@ -42,7 +42,7 @@ def linear(model,          # A decoder from transformers, unquantized
         values = shared_input(sim.inputs)
         def measure(name, layer):
             c, w = recipe.schemes[name], layer.weight.detach()
-            step = torch.stack([(sim.weight(before[name], s) - w).flatten() for s in schemes])
+            step = torch.stack([(w - w if s == c else sim.weight(before[name], s) - w).flatten() for s in schemes])     # no step, no change, whatever scale is shared
             def change(x, g, h):
                 xc, h = values(x, c), h.float()
                 weight = torch.stack([step @ (gi.T @ xi).flatten() for gi, xi in zip(g, xc)])
@@ -204,7 +204,7 @@ def refine(model,          # The model that was scored, unquantized
            state=Checkpoint(),        # To continue an interrupted run, as in `score`
           ) -> Recipe:     # Of the same budget; `made["refined"]` tells what was measured
     "Improve a recipe by measuring it; on the tokens measured, the result is never worse than uniform, head or tail of its budget."
-    sim = recipe.simulation if engine is None else replace(recipe.simulation, engine=engine)
+    sim = recipe.simulated_as(engine)
     ids, scores, recipe, budget, allowed = _check_refine(model, toks, scores, recipe, rounds, batch, evaluations, minutes, damping)
     if state.path: state.of('refining', model=identity(model), tokens=Tokens(ids, '').fingerprint, start=_key(recipe), schemes=scores.schemes, losses=digest(dict(loss=scores.loss) | ({} if scores.cross is None else dict(cross=scores.cross)), [recipe.budget, recipe.made.get('grouping'), *map(recipe.made.get, ('fixed', 'at_least', 'engine'))]), damping=damping, batch=batch, **asdict(sim), version=__version__)
     if engine is not None: recipe = replace(recipe, made=recipe.made | dict(activations=engine))
