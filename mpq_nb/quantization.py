@@ -28,7 +28,7 @@ from .allocation import Recipe, family, servable
 from .calibration import as_tokens
 from .models import FAKE, atomic, check_out, fingerprint, groups as groups_of, layers, load, rest_bytes, shared_scales, simulated
 from .schemes import KNOWN, ROUNDINGS, InputError, Simulation, bits, grid, gguf_type, quantizes_activations, scheme, stored_bits, tensor_scale, unknown
-from .sensitivity import _check_schemes
+from .sensitivity import _check_schemes, warn_small
 
 # %% ../nbs/05_quantization.ipynb #0e04fd34
 def _check_unquantized(model):
@@ -208,7 +208,19 @@ def _autoround(model, tokenizer, recipe, folder, calibration, tune, consume, for
     for f in written.iterdir(): shutil.move(f, folder/f.name)
     shutil.rmtree(folder/'w')
     del work, ar; gc.collect()
+    _mend_scales(folder)
     _mend_config(folder, recipe, dtype, format)
+
+# %% ../nbs/05_quantization.ipynb #e6255a25
+def _mend_scales(folder):
+    "Put 1 in place of NVFP4's scales of inputs that are 0."
+    from safetensors.torch import load_file, save_file
+    for p in Path(folder).glob('*.safetensors'):
+        with safe_open(p, 'pt') as f:
+            zero = [k for k in f.keys() if k.endswith('_global_scale') and not f.get_tensor(k).all()]
+            about = f.metadata()
+        if not zero: continue
+        with atomic(p) as tmp: save_file(load_file(p) | {k: torch.ones(1) for k in zero}, tmp, metadata=about)
 
 # %% ../nbs/05_quantization.ipynb #eadb5273
 FUSED_NAMES = {('q_proj', 'k_proj', 'v_proj'): 'qkv_proj', ('gate_proj', 'up_proj'): 'gate_up_proj'}   # vLLM's
@@ -455,6 +467,7 @@ def export(model,          # A decoder from transformers, unquantized
     recipe.check(layers(model, recipe.has_head), fingerprint(model))
     _check_packable(recipe, format)
     recipe = replace(recipe, made=recipe.made | dict(rounding=recipe.simulated_as(rounding=rounding).rounding))
+    warn_small((l, model.get_submodule(l).weight, [s]) for l, s in recipe.schemes.items())
     toks, out = _check_calibration(model, recipe, toks, tune, format), _new_folder(out, overwrite)
     _check_room(out, disk_bytes(recipe, model, format) + (format == 'gguf') * model.num_parameters() * model.dtype.itemsize)   # a copy on the way
     _warn_memory(memory_bytes(recipe, model, format, consume), _free_memory(model.device))

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['KNOWN', 'ADDED', 'LAYOUTS', 'EXPONENTS', 'NV_STEPS', 'NV_FP4', 'QUANTIZERS', 'VLLM_UTILS', 'STATIC', 'ENGINE',
-           'ACTIVATIONS', 'ROUNDING', 'ROUNDINGS', 'InputError', 'unknown', 'no_file', 'scheme', 'bits', 'Layout',
-           'gguf_type', 'stored_bits', 'bpw', 'round_float', 'floor_exponent', 'even_exponent', 'fp4_exponent',
-           'ceil_exponent', 'search_exponent', 'tensor_scale', 'Activations', 'activations', 'Rounding', 'rounding_of',
-           'qdq', 'grid', 'quantizes_activations', 'qdq_activation', 'Simulation', 'check_finite', 'add_scheme']
+           'ACTIVATIONS', 'ROUNDING', 'ROUNDINGS', 'LEAST_SCALE', 'InputError', 'unknown', 'no_file', 'scheme', 'bits',
+           'Layout', 'gguf_type', 'stored_bits', 'bpw', 'round_float', 'floor_exponent', 'even_exponent',
+           'fp4_exponent', 'ceil_exponent', 'search_exponent', 'tensor_scale', 'Activations', 'activations', 'Rounding',
+           'rounding_of', 'qdq', 'grid', 'small_groups', 'quantizes_activations', 'qdq_activation', 'Simulation',
+           'check_finite', 'add_scheme']
 
 # %% ../nbs/00_schemes.ipynb #a53b27e1
 import difflib, math, re
@@ -389,6 +390,18 @@ def grid(w: torch.Tensor, # Weight, [outputs, inputs], the inputs in whole block
     parts = _blocks(w, s.group_size).split(max(at_once // s.group_size, 1))
     scales = torch.cat([find(b.to(torch.float32, copy=True)) for b in parts])
     return qdq(w, name, rounding, scale), scales.reshape(len(w), -1)
+
+# %% ../nbs/00_schemes.ipynb #f4061073
+LEAST_SCALE = 1e-5      # of AutoRound's integers
+
+def small_groups(w: torch.Tensor, # Weight, [outputs, inputs]
+                 name: str,       # A scheme's name
+                ) -> float:       # 0 to 1
+    "The share of a weight's groups that are too small for the integers of scheme `name`; groups of zeros are not."
+    s = scheme(name)
+    if s.data_type != 'int' or name.upper().startswith('GGUF:'): return 0.
+    m = _blocks(w, s.group_size if s.group_size > 0 else w.shape[1]).abs().amax(-1)
+    return ((m > 0) & (m < LEAST_SCALE * 2**(s.bits - 1))).float().mean().item()
 
 # %% ../nbs/00_schemes.ipynb #eafcadfe
 def quantizes_activations(name: str, # A scheme's name

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SAME', 'TENSORS', 'BEFORE', 'META', 'LOGITS', 'SEGMENT', 'ALL', 'SAVED', 'METHODS', 'Scores', 'forward', 'slices',
            'predictions', 'labels', 'fisher_gradient', 'watched', 'backward', 'stream', 'text_gradient', 'kl_sliced',
-           'score']
+           'score', 'warn_small']
 
 # %% ../nbs/03_sensitivity.ipynb #05dd0695
-import hashlib, json, shutil, tempfile
+import hashlib, json, shutil, tempfile, warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from .calibration import Tokens, as_tokens, check_batch
 from .models import Checkpoint, atomic, blocks, cache_dir, cache_shape, check_out, digest, fingerprint, fitting, identity, groups as make_groups, Layer, layers, resident, rest_bytes, shared_input, simulated, streamed
-from .schemes import ACTIVATIONS, ENGINE, ROUNDING, ROUNDINGS, InputError, Simulation, bits, check_finite, no_file, qdq, qdq_activation, scheme, stored_bits, unknown
+from .schemes import ACTIVATIONS, ENGINE, LEAST_SCALE, ROUNDING, ROUNDINGS, InputError, Simulation, bits, check_finite, no_file, qdq, qdq_activation, scheme, small_groups, stored_bits, unknown
 
 # %% ../nbs/03_sensitivity.ipynb #c68d1ccd
 @dataclass(frozen=True, eq=False)
@@ -679,6 +679,7 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
     if method not in METHODS: raise unknown('method', method, METHODS)
     toks, _ = as_tokens(toks, model), make_groups(ls, groups)
     for l in ls: _check_layer(model, l, schemes)
+    warn_small(_small(model, ls, schemes))
     about = _about(model, toks, ls, method, seed) | asdict(sim)
     if state.path: state.of('scoring', schemes=schemes, batch=batch, head=head, model=identity(model), tokens=toks.fingerprint, method=method, seed=seed, **asdict(sim), version=__version__)
     got = state.once('losses', lambda: fitting(batch, lambda b: METHODS[method](model, toks.ids, schemes, b, seed, ls, state, sim)))
@@ -695,6 +696,23 @@ def _check_layer(model, l, schemes):
     for s in schemes:
         try: stored_bits(s, l.shape)
         except InputError as e: raise InputError(f'{l.name} cannot take {s}: {e}') from e
+
+def warn_small(weights, # Of (layer, weight [outputs, inputs], names of schemes)
+              ):
+    "Warn of layers whose weights are too small for the scales of integers."
+    found = {}
+    for layer, w, names in weights:
+        for s in names:
+            if share := small_groups(w, s): found.setdefault(s, []).append((layer, share))
+    for s, rows in found.items():
+        layer, share = max(rows, key=lambda r: r[1])
+        warnings.warn(f'{s} is coarser than its bits in {len(rows)} layers, most in {layer}: {share:.0%} of its groups are so small that AutoRound raises their scale to {LEAST_SCALE:g}. '
+                      'Leave such layers in BF16 (fixed), or use MXFP8 or GGUF types.')
+
+def _small(model, ls, schemes):
+    "What `warn_small` looks at, layer by layer."
+    for l in ls:
+        with resident(m := model.get_submodule(l.name)): yield l.name, m.weight, schemes
 
 # %% ../nbs/03_sensitivity.ipynb #7643a7b0
 def _about(model, toks, ls, method, seed):
