@@ -556,6 +556,7 @@ def _judged(m, tok, toks, ref, candidate, vocab, tasks, data, limit, other, stat
     results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit, state=state)} if tasks else {}
     with candidate as c:
         e = E.evaluate(c, toks, ref, vocab=vocab, state=state)
+        if getattr(c, '_mpq_recipe', None) is not None: e = E.with_noise(e, c, ref)      # a simulation
         if tasks and other: results['quantized'] = E.lm_eval_tasks(c, tok, tasks, data, limit, state=state)
     return e, results
 
@@ -719,6 +720,7 @@ def _again(ran, out):
     "Run a command again; where it wrote to."
     from mpq_nb.schemes import InputError
     f, args = COMMANDS[ran['command']][0], dict(ran['args'])
+    if ran['command'] == 'score': args = dict(rounding='nearest') | args      # what files that don't say were made with
     if unknown := set(args) - set(inspect.signature(f).parameters) | {'out'} & set(args): raise InputError(f"mpq {ran['command']} has no {', '.join(sorted(unknown))} of its own to be made again; the file is of another version.")
     f(**args, out=str(out))
     return out
@@ -770,9 +772,9 @@ DEMO_SCHEMES = ('MXFP4', 'MXFP8', 'W4A16G64', 'W8A16G64')
 def _demo_scores(folder, toks, model):
     "Scores of the demo, taken from an earlier run if they are of the same model, tokens and version."
     from mpq_nb import __version__, models, sensitivity
-    from mpq_nb.schemes import InputError
+    from mpq_nb.schemes import ENGINE, ROUNDING, InputError
     path = folder/'scores.safetensors'
-    want = dict(model=models.fingerprint(model), tokens=toks.fingerprint, version=__version__)
+    want = dict(model=models.fingerprint(model), tokens=toks.fingerprint, version=__version__, engine=ENGINE, rounding=ROUNDING)
     try: s = sensitivity.Scores.load(path)
     except InputError: s = None
     if s is not None and s.schemes == DEMO_SCHEMES and want.items() <= s.meta.items(): _say(f'using {path} of an earlier run'); return s
