@@ -28,7 +28,7 @@ from .evaluation import TASKS, TaskResults, _check_tasks, check_limit, clustered
 from .models import Checkpoint, DTYPES, GROUPS, atomic, check_out, fingerprint, layers, load, owned, rest_bytes
 from .quantization import FORMATS, _check_packable, auto_scheme, export, quantized
 from .refinement import refine
-from .schemes import InputError, bits as scheme_bits, scheme, unknown
+from .schemes import ENGINE, ROUNDING, ROUNDINGS, InputError, bits as scheme_bits, scheme, unknown
 from .sensitivity import TENSORS, Scores, _cache, _check_schemes, score
 
 # %% ../nbs/10_study.ipynb #d3304bd6
@@ -51,6 +51,7 @@ class Study:
     groups: str = 'none'
     dtype: str = 'auto'
     title: str = ''
+    rounding: str = 'nearest'            # of weights, as in `score`; plain, as the rivals do it
 
 # %% ../nbs/10_study.ipynb #e3a790e0
 RECIPES = {'bf16': 'the unquantized model', 'uniform:SCHEME': 'one format everywhere', 'head': 'the layers near lm_head in the larger format',
@@ -97,7 +98,7 @@ def check(self: Study) -> Study:
     if need and not self.budgets: raise InputError(f"recipe '{need[0]}' needs a budget: give budgets, payload bits per weight.")
     _check_schemes(self.schemes); check_block(self.samples, self.length, self.seed); check_block(self.text_samples, self.length)
     for b in self.budgets: Budget(bits=b)
-    for k, v, known in (('format', self.format, ('fake', *FORMATS)), ('groups', self.groups, GROUPS), ('dtype', self.dtype, ('auto', *DTYPES))):
+    for k, v, known in (('format', self.format, ('fake', *FORMATS)), ('groups', self.groups, GROUPS), ('dtype', self.dtype, ('auto', *DTYPES)), ('rounding', self.rounding, ROUNDINGS)):
         if v not in known: raise unknown(k, v, known)
     if self.text and self.text == self.calibration: raise InputError(f"calibration and text are the same file, '{self.text}': a recipe judged on what it was made from looks better than it is.")
     check_limit(self.limit, self.tasks)
@@ -167,7 +168,7 @@ def _content(name):
 def cell_key(study: Study, cell: Cell) -> str:
     "16 hexadecimal digits."
     free = dict(bf16=('schemes', 'format', 'calibration', 'samples', 'groups'), uniform=('schemes', 'calibration', 'samples', 'groups')).get(_kind(cell.recipe), ())
-    about = {k: _content(v) if k in ('calibration', 'text') else v for k, v in asdict(study).items() if k not in ('models', 'recipes', 'budgets', 'title', *free)}
+    about = {k: _content(v) if k in ('calibration', 'text') else v for k, v in asdict(study).items() if k not in ('models', 'recipes', 'budgets', 'title', *free, *(('rounding',) if study.rounding == 'nearest' else ()))}
     return hashlib.sha256(json.dumps([about, asdict(cell), __version__], sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../nbs/10_study.ipynb #ac0da75b
@@ -223,13 +224,13 @@ class _Bench:
         self._scores = self._held = None
         self.made = dict(model=fingerprint(self.model), dtype=str(self.model.dtype).removeprefix('torch.')) | {p: version(p) for p in VERSIONS}
 
-    def path(self): return self.out/'scores'/f"{hashlib.sha256(json.dumps([self.name, self.study.dtype, _content(self.study.calibration), self.study.samples, self.study.length, self.study.seed, _schemes_upper(self.study), __version__]).encode()).hexdigest()[:16]}.safetensors"
+    def path(self): return self.out/'scores'/f"{hashlib.sha256(json.dumps([self.name, self.study.dtype, _content(self.study.calibration), self.study.samples, self.study.length, self.study.seed, _schemes_upper(self.study), __version__, *([self.study.rounding] if self.study.rounding != 'nearest' else [])]).encode()).hexdigest()[:16]}.safetensors"
 
     def scores(self):
         if self._scores is None:
             p, st = self.path(), self.study
             if not p.is_file():
-                with Checkpoint(p.with_suffix('.partial'), strict=False) as state: self.keep(score(self.model, self.draw(), _schemes_upper(st), state=state))
+                with Checkpoint(p.with_suffix('.partial'), strict=False) as state: self.keep(score(self.model, self.draw(), _schemes_upper(st), rounding=st.rounding, state=state))
             self._scores = Scores.load(p).regroup(self.study.groups)
             if self._scores.meta['model'] != self.made['model']: raise InputError(f"the scores in this folder were made from model {self._scores.meta['model']}, and '{self.name}' is now {self.made['model']}: its weights changed; use another folder.")
         return self._scores
@@ -276,9 +277,9 @@ def _in_format(bench, recipe, state):
     bench.held()     # the reference is the unquantized model's
     if recipe is None: return _judged(bench, bench.model, state)
     if bench.study.format == 'fake':
-        with quantized(bench.model, recipe): return _judged(bench, bench.model, state)
+        with quantized(bench.model, recipe, rounding=bench.study.rounding): return _judged(bench, bench.model, state)
     with tempfile.TemporaryDirectory(dir=bench.out) as d:
-        export(bench.model, bench.tok, recipe, f'{d}/packed', bench.study.format)
+        export(bench.model, bench.tok, recipe, f'{d}/packed', bench.study.format, rounding=bench.study.rounding)
         real = load(f'{d}/packed')[0]
         return _judged(bench, real if real.dtype == bench.model.dtype or real.device.type != 'cpu' else torch.nn.Module.float(real), state)
 
@@ -485,7 +486,7 @@ def _on_ray(study, todo, out, data, address):
         b = bench(name)
         return None if b.path().is_file() else b.draw().ids
     @ray.remote
-    def shard(name, ids, i): return None if ids is None else score(bench(name).model, ids[i:i+SHARD], _schemes_upper(study), rescale=len(study.schemes) > 2)
+    def shard(name, ids, i): return None if ids is None else score(bench(name).model, ids[i:i+SHARD], _schemes_upper(study), rescale=len(study.schemes) > 2, rounding=study.rounding)
     @ray.remote
     def merged(name, *parts):
         if parts[0] is not None: bench(name).keep(Scores.merge(parts))
@@ -547,6 +548,8 @@ def score_ray(model: str,            # A name that every worker can load: on the
               batch: int = 4,        # Sequences at a time
               seed: int = 0,         # Of the sampled labels
               head: bool = False,    # Is `lm_head` to be quantized as well?
+              engine: str = ENGINE,  # As in `score`
+              rounding: str = ROUNDING, # As in `score`
               dtype: str = 'auto',   # auto, bfloat16 or float32
               stream: bool = False,  # Workers leave the blocks on their disk
               state=Checkpoint(),    # To continue an interrupted run, as in `score`
@@ -558,8 +561,8 @@ def score_ray(model: str,            # A name that every worker can load: on the
     r = _connect(ray)
     options = _demand(r, model, lambda: memory(m, SHARD, length, dtype_of(model, dtype).itemsize, stream))
     if isinstance(options, str): raise InputError(options)
-    draw, shard = _tasks(r, model, names, dtype, stream, options, dict(method=method, batch=batch, seed=seed, head=head))
+    draw, shard = _tasks(r, model, names, dtype, stream, options, dict(method=method, batch=batch, seed=seed, head=head, engine=engine, rounding=rounding))
     toks = toks if isinstance(toks, Tokens) else r.get(draw.remote(*toks))
-    if state.path: state.of('scoring on a cluster', model=model, dtype=dtype, schemes=names, tokens=toks.fingerprint, method=method, seed=seed, batch=batch, head=head, version=__version__)
+    if state.path: state.of('scoring on a cluster', model=model, dtype=dtype, schemes=names, tokens=toks.fingerprint, method=method, seed=seed, batch=batch, head=head, engine=engine, rounding=rounding, version=__version__)
     _gather(r, state, {shard.remote(toks[i:i+SHARD]): i for i in range(0, n, SHARD) if f'about shard {i}' not in state.steps})
     return Scores.merge([_kept_shard(state, i, m, names, head) for i in range(0, n, SHARD)]).regroup(groups)
