@@ -268,7 +268,7 @@ def allocate(scores: str,         # File written by mpq score
              groups: str = None,  # none or fused; by default as scored
              fixed: str = None,   # PATTERN=SCHEME,…: layers whose name has the pattern take that format
              at_least: str = None, # PATTERN=SCHEME,…: … or one of no fewer bits
-             engine: str = None,  # Only what this engine can serve: vllm, sglang, transformers or llama.cpp
+             engine: str = None,  # Only what nothing speaks against for this engine: vllm, sglang, transformers, gptqmodel or llama.cpp; vllm:cpu for another platform than cuda
              by: str = 'ours',    # ours; or to compare: head or tail (the layers nearest lm_head or the embedding in the largest format), random:SEED, uniform:NAME
              refine: bool = False, # Load the model again, measure the recipe and improve it: minutes, but better and never behind head, tail or uniform
              minutes: float = None, # With --refine: start nothing new after so many
@@ -305,7 +305,7 @@ def _told(r, s, by, out):
     from mpq_nb.schemes import bits
     full = by == 'ours' and r.bits == max(map(bits, s.schemes))
     spare = '\nthe budget is not used up: every layer has as many bits as the largest of the formats' if full else ''
-    if 'engine' in r.made: spare += f"\n{r.made['engine']} can serve it, by what is known; without that condition the predicted loss would be {r.made['loss_without_engine']:.4g} nats"
+    if 'engine' in r.made: spare += f"\nnothing that is known of {r.made['engine']} speaks against it; without that condition the predicted loss would be {r.made['loss_without_engine']:.4g} nats"
     for names, x in r.made.get('families', {}).items(): spare += f"\n  one checkpoint holds one family of formats; {names}: {x if isinstance(x, str) else f'a predicted loss of {x:.4g} nats'}"
     return f"{r!r}{spare}\n{_size(r.nbytes)} of checkpoint{_packing(r, s.schemes)}\nwrote {out}; next: mpq evaluate {r.made.get('model_name') or 'MODEL'} --recipe {out}"
 
@@ -354,7 +354,7 @@ def _engine(engine, recipe, format):
     from mpq_nb.schemes import InputError
     if recipe and engine: raise InputError('--engine is for recipes that are made on the way; whether a finished one can be served, servable(recipe, engine) says in Python.')
     if engine == 'any' or format == 'fake' and not engine: return None
-    if engine: A._facts(engine)
+    if engine: A.engine_and_platform(engine)
     return engine or Q.FORMATS[format].engines[0]
 
 # %% ../nbs/11_cli.ipynb #1f5be7ee
@@ -438,7 +438,7 @@ def _wrote(model, r, v, format, out):
     "What `mpq quantize` returns; `v` is what reading the checkpoint back showed, None for a simulated one."
     from mpq_nb import quantization as Q
     if v is None: return dict(text=f'wrote {out}; next: mpq evaluate {model} --against {out}', out=out, **_counts(r))
-    served = '\n'.join(f'{s!r}' for s in Q._served_by(r, format).values())
+    served = '\n'.join(f'{s!r}' for s in Q._served_by(r, format))
     return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\n{served}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
 
 # %% ../nbs/11_cli.ipynb #03807650
@@ -452,7 +452,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              context: int = 4096,     # With --fit: tokens of a context
              contexts: int = 1,       # With --fit: contexts at a time
              schemes: str = None,     # Formats to choose among, with a budget; by default what suits the format: W4A16G64,W8A16G64, MXFP4,MXFP8 or GGUF:Q4_0,GGUF:Q8_0
-             engine: str = None,      # With a budget: only what this engine can serve; by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
+             engine: str = None,      # With a budget: only what nothing speaks against for this engine (vllm, or vllm:cpu); by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
              fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
              tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model
              dtype: str = 'auto',     # auto (the model's own, or bfloat16 where that has 32 bits), bfloat16 or float32; what is not quantized is stored in it

