@@ -476,14 +476,15 @@ ENGINES = tuple(dict.fromkeys(p.engine for p in PROMISES))
 NOT_HELD = Promise('', '', 'any', (), 'no checkpoint that we write holds this format', 'refused', 'mpq_nb.allocation.HOLDS', remedy='formats of one kind: --schemes, or scores.select')
 
 # %% ../nbs/04_allocation.ipynb #d0060b26
-def promises() -> pd.DataFrame: # A row per engine, platform and answer
-    "`PROMISES` as a table to read: which checkpoints an engine loads, which it refuses, and what speaks against the rest."
+def promises(): # Markdown: a row per engine, platform and answer
+    "`PROMISES` to read: which checkpoints an engine loads, which it refuses, and what speaks against others."
+    from IPython.display import Markdown
     rows = {}
     for p in PROMISES:
-        words = p.about + ('' if p.exact or p.answer != 'loads' else ' (rounds activations in its own way)')
+        words = p.about + ('' if p.exact or p.answer != 'loads' else ' (activations rounded in its own way)')
         rows.setdefault((p.engine, p.version, p.platform, p.answer), {}).setdefault(words, []).extend(p.formats)
     said = lambda d: '; '.join(f"{w}: {', '.join(dict.fromkeys(fs))}" for w, fs in d.items())
-    return pd.DataFrame([dict(zip(('engine', 'version', 'platform', 'answer'), k), checkpoints=said(d)) for k, d in rows.items()])
+    return Markdown(_markdown(pd.DataFrame([dict(zip(('engine', 'version', 'platform', 'answer'), k), checkpoints=said(d)) for k, d in rows.items()])))
 
 # %% ../nbs/04_allocation.ipynb #04372e5b
 RANK = ('refused', 'unknown', 'loads')

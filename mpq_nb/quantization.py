@@ -439,7 +439,7 @@ def export(model,          # A decoder from transformers, unquantized
 # %% ../nbs/05_quantization.ipynb #1456c68c
 FETCH = """```python
 # pip install {needs}
-{imports}from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {names}
 model = AutoModelForCausalLM.from_pretrained('{where}', device_map='auto'{model})
 tokenizer = AutoTokenizer.from_pretrained('{where}'{tokenizer})
 ```"""
@@ -453,14 +453,14 @@ HOW = {'transformers': FETCH, 'gptqmodel': GPTQMODEL, 'vllm': "```sh\nvllm serve
        'sglang': "```sh\npython -m sglang.launch_server --model-path {where}\n```", 'llama.cpp': "```sh\nllama-server -m {where}/model.gguf\n```"}
 FILE = ", gguf_file='model.gguf'"
 ASKED = {'gguf': dict(model=FILE, tokenizer=FILE),
-         'auto_gptq': dict(imports='from auto_round import AutoRoundConfig\n', model=', quantization_config=AutoRoundConfig()')}
+         'auto_gptq': dict(names='AutoModelForCausalLM, AutoRoundConfig, AutoTokenizer', model=', quantization_config=AutoRoundConfig()')}
 
 def how(engine: str, # One of `ENGINES`
         format: str, # Kind of checkpoint
         where: str = 'FOLDER', # Where it lies
        ) -> str:     # Markdown
     "The lines that load a checkpoint in an engine."
-    blank = dict(imports='', model='', tokenizer='')
+    blank = dict(names='AutoModelForCausalLM, AutoTokenizer', model='', tokenizer='')
     return HOW[engine].format(where=where, needs=' '.join((*NEEDS, *FORMATS[format].needs)), **blank | ASKED.get(format, {}))
 
 # %% ../nbs/05_quantization.ipynb #6d0d9283

@@ -8,6 +8,7 @@ from gptqmodel import GPTQModel
 from safetensors.torch import save_file
 
 folder, tokens, out = sys.argv[1:]
+print('READY', flush=True)
 model = GPTQModel.load(folder, device='cpu')
 print('LOADED', model.model.dtype, flush=True)
 ids = torch.tensor([json.loads(Path(tokens).read_text())])

@@ -25,6 +25,7 @@ def snippet(folder):
 
 if __name__ == '__main__':
     folder, tokens, out = map(Path, sys.argv[1:])
+    print('READY', flush=True)
     needs, lines = snippet(folder)
     if needs: only(needs)
     names = {}

@@ -10,12 +10,12 @@ from pathlib import Path
 os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING='0', VLLM_CPU_KVCACHE_SPACE='1', VLLM_NO_USAGE_STATS='1')
 
 if __name__ == '__main__':
-    import torch
     from safetensors.torch import save_file
     from vllm import LLM, SamplingParams
     from vllm.model_executor.layers.logits_processor import LogitsProcessor
 
     folder, tokens, out = sys.argv[1:]
+    print('READY', flush=True)
     ids = json.loads(Path(tokens).read_text())[:-1]      # it makes one more, which has to fit as well
     llm = LLM(model=folder, skip_tokenizer_init=True, enforce_eager=True, max_model_len=len(ids) + 1,
               max_num_batched_tokens=max(1024, len(ids) + 1), max_num_seqs=1)

@@ -55,6 +55,12 @@ def versions(engine):
     return json.loads(got.stdout)
 
 
+def version_of(engine, packages):
+    "An engine's version, as the promises name it: llama.cpp goes by that of the package that ships it."
+    name, version = next(iter(packages.items()))
+    return f'{name} {version}' if engine == 'llama.cpp' else version
+
+
 def command(engine, folder, tokens, out):
     "What asks an engine for the logits."
     if engine != 'llama.cpp': return [python(engine), HERE/f'ask_{engine}.py', folder, tokens, out]
@@ -65,15 +71,15 @@ def command(engine, folder, tokens, out):
     return ['node', script, file, tokens, out, '0', HOME/engine/'no-texts.json']
 
 
-def last_lines(text, n=3):
-    "What an engine said last, without the paths of this machine, addresses and times."
+def last_lines(text):
+    "What an engine said last: the line with its error, or the last two; without this machine's paths, and addresses."
     said = [l.strip() for l in text.replace(f'{HOME}/', '').replace(str(ROOT), '').splitlines() if l.strip()]
-    said = [l for l in said if not re.match(r'^(at |node:|Node\.js|\[rank|~|\^|frame #)', l)]
-    return [re.sub(r'0x[0-9a-f]{6,}', '0x…', l)[:300] for l in said[-n:]]
+    errors = [l for l in said if re.search(r'(Error|Exception)\b', l) and not l.startswith(('File', 'raise', 'except'))]
+    return [re.sub(r'0x[0-9a-f]{6,}', '0x…', l)[:400] for l in errors[-1:] or said[-2:]]
 
 
 def ask(engine, settings, folder, ids, out):
-    "(loads, refused or timeout; what was said last; the logits or None)."
+    "(loads, refused, or what kept it from an answer; what was said last; the logits or None)."
     tokens = out.with_suffix('.json')
     tokens.write_text(json.dumps(ids.tolist()))
     out.unlink(missing_ok=True)
@@ -85,9 +91,12 @@ def ask(engine, settings, folder, ids, out):
     except subprocess.TimeoutExpired as e:
         return 'timeout', last_lines((e.stderr or b'').decode(errors='replace')), None
     dtype = re.search(r'LOADED (?:torch\.)?(\w+)', got.stdout)
-    stage = 'loads' if got.returncode == 0 else 'refused'
-    said = [] if stage == 'loads' else [f'in the first forward pass' if dtype else 'on loading', *last_lines(got.stderr or got.stdout)]
-    if stage == 'refused': return stage, said, None
+    if got.returncode < 0: return 'killed', [f'by signal {-got.returncode}'], None
+    if engine != 'llama.cpp' and 'READY' not in got.stdout: return 'broken', last_lines(got.stderr), None
+    if got.returncode:
+        where = 'in the first forward pass' if dtype else 'on loading'
+        return 'refused', [where, *last_lines(got.stderr + got.stdout)], None
+    stage, said = 'loads', []
     if engine == 'llama.cpp': return stage, said, torch.from_numpy(np.fromfile(out, np.float32)).view(len(ids), -1)
     return stage, [dtype[1]], load_file(out)['logits']
 
@@ -158,10 +167,11 @@ def main(argv=None):
                 for format, name in folders.pairs:
                     if not is_worth_it(engine, format, name, settings): continue
                     about = dict(model=m, format=format, recipe=name, engine=engine, platform=PLATFORM,
-                                 version=next(iter(packages[engine].values())), settings=settings, packages=packages[engine])
+                                 version=version_of(engine, packages[engine]), settings=settings, packages=packages[engine])
                     title = ' | '.join(map(str, key(about)))
                     if a.only and not any(t in title for t in a.only): continue
-                    if key(about) in done and not any(t in title for t in a.again): continue
+                    old = done.get(key(about), {}).get('answer')
+                    if old in ('loads', 'refused') and not any(t in title for t in a.again): continue
                     row = cell(folders, format, name, engine, settings, about)
                     with LINES.open('a') as f: f.write(json.dumps(row) + '\n')
                     print(title, row['answer'], row.get('kl', ''), *row['said'][:1], *row['said'][-1:], flush=True)
