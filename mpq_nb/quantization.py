@@ -480,7 +480,7 @@ def _loading(recipe, format):
     lines = []
     for e in FORMATS[format].engines:
         here = [s for s in _served_by(recipe, format) if s.engine == e]
-        if all(s.answer == 'refused' for s in here): lines.append(f'{e}: no; {here[0].refusals.rule.iloc[0]}.')
+        if all(s.answer == 'refused' for s in here): lines.append(f'{e}: no; {here[-1].refusals.rule.iloc[0]}.')     # on cuda: what is true of all platforms
         else: lines.append(f"{e}: {'; '.join(map(_on, here))}.\n\n{how(e, format)}")
         if e == 'vllm' and any(s.platform == 'cpu' and s.answer == 'loads' for s in here): lines.append(ON_A_CPU)
     return '\n\n'.join(lines)

@@ -1,6 +1,6 @@
 """Every format in every engine that is installed here: python tests/engines/run.py [--engines NAME ...]
 
-Each cell is a process of its own, and a JSON line in nbs/benchmarks/engines.jsonl. A cell that has its line is
+Each cell is a process of its own, with a time limit, and a JSON line in nbs/benchmarks/engines.jsonl. A cell that has its line is
 not run again, unless its name holds one of the texts after --again."""
 import argparse
 import json
@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 LINES = ROOT/'nbs'/'benchmarks'/'engines.jsonl'
 WORK = HOME/'work'
-SECONDS = 420          # a cell that takes longer is stopped
+SECONDS = 1800          # a cell that takes longer is stopped
 SHORT = 128            # llama.cpp's logits come as one JavaScript object a token of the vocabulary
 KEY = ('model', 'format', 'recipe', 'engine', 'platform', 'version', 'settings')
 
@@ -61,14 +62,35 @@ def version_of(engine, packages):
     return f'{name} {version}' if engine == 'llama.cpp' else version
 
 
-def command(engine, folder, tokens, out):
-    "What asks an engine for the logits."
-    if engine != 'llama.cpp': return [python(engine), HERE/f'ask_{engine}.py', folder, tokens, out]
-    script = HOME/engine/'llama.mjs'
+def llama_cpp(folder, tokens, out, seconds, env):
+    "Ask llama.cpp in a process of its own: (exit status or None, what it printed, its errors)."
+    script = HOME/'llama.cpp'/'llama.mjs'
     shutil.copy(ROOT/'tests'/'llama.mjs', script)
-    (HOME/engine/'no-texts.json').write_text('[]')
+    script.with_name('no-texts.json').write_text('[]')
     file = folder/'model.gguf' if (folder/'model.gguf').exists() else folder/'model.safetensors'
-    return ['node', script, file, tokens, out, '0', HOME/engine/'no-texts.json']
+    cmd = ['node', script, file, tokens, out, '0', script.with_name('no-texts.json')]
+    try: got = subprocess.run(list(map(str, cmd)), cwd=script.parent, env=os.environ | env, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired: return None, '', ''
+    return got.returncode, f'READY {got.stdout}', got.stderr
+
+
+@cache
+def server(engine):
+    "The process that has imported an engine, and forks for every cell; made when it is first asked."
+    env = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH')}
+    env |= dict(HF_HUB_OFFLINE='1', OMP_NUM_THREADS='2')
+    return subprocess.Popen([python(engine), HERE/f'ask_{engine}.py'], cwd=HOME/engine, env=env, text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def by_fork(engine, folder, tokens, out, seconds, env):
+    "Ask an engine in a fork: (exit status or None, what it printed, its errors)."
+    job = dict(folder=str(folder), tokens=str(tokens), out=str(out), seconds=seconds, env=env)
+    p = server(engine)
+    p.stdin.write(json.dumps(job) + '\n')
+    p.stdin.flush()
+    if not (line := p.stdout.readline()): raise RuntimeError(f'{engine} cannot be imported: run {HERE}/ask_{engine}.py')
+    return json.loads(line)['code'], *(Path(f'{out}.{k}').read_text(errors='replace') for k in ('stdout', 'stderr'))
 
 
 def last_lines(text):
@@ -83,22 +105,18 @@ def ask(engine, settings, folder, ids, out):
     tokens = out.with_suffix('.json')
     tokens.write_text(json.dumps(ids.tolist()))
     out.unlink(missing_ok=True)
-    env = os.environ | dict(HF_HUB_OFFLINE='1', OMP_NUM_THREADS='2') | dict(s.split('=') for s in settings.split() if s)
-    for k in ('IN_TEST', 'PYTHONPATH'): env.pop(k, None)
-    try:
-        got = subprocess.run(list(map(str, command(engine, folder, tokens, out))), cwd=HOME/engine, env=env,
-                             capture_output=True, text=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired as e:
-        return 'timeout', last_lines((e.stderr or b'').decode(errors='replace')), None
-    dtype = re.search(r'LOADED (?:torch\.)?(\w+)', got.stdout)
-    if got.returncode < 0: return 'killed', [f'by signal {-got.returncode}'], None
-    if engine != 'llama.cpp' and 'READY' not in got.stdout: return 'broken', last_lines(got.stderr), None
-    if got.returncode:
+    env = dict(s.split('=') for s in settings.split())
+    asked = llama_cpp if engine == 'llama.cpp' else partial(by_fork, engine)
+    code, said, errors = asked(folder, tokens, out, SECONDS, env)
+    dtype = re.search(r'LOADED (?:torch\.)?(\w+)', said)
+    if code is None: return 'timeout', last_lines(errors), None
+    if code < 0: return 'killed', [f'by signal {-code}'], None
+    if 'READY' not in said: return 'broken', last_lines(errors), None
+    if code:
         where = 'in the first forward pass' if dtype else 'on loading'
-        return 'refused', [where, *last_lines(got.stderr + got.stdout)], None
-    stage, said = 'loads', []
-    if engine == 'llama.cpp': return stage, said, torch.from_numpy(np.fromfile(out, np.float32)).view(len(ids), -1)
-    return stage, [dtype[1]], load_file(out)['logits']
+        return 'refused', [where, *last_lines(f'{said}\n{errors}')], None
+    if engine == 'llama.cpp': return 'loads', ['float32'], torch.from_numpy(np.fromfile(out, np.float32)).view(len(ids), -1)
+    return 'loads', [dtype[1]], load_file(out)['logits']
 
 
 class Folders:
@@ -134,7 +152,7 @@ def cell(folders, format, name, engine, settings, about):
     answer, said, theirs = ask(engine, settings, folders.folder(format, name), ids, WORK/f'logits-{engine}')
     row = dict(about, answer=answer, tokens=len(ids), said=said)
     if theirs is None: return row
-    dtype = 'float32' if engine == 'llama.cpp' else said[0]
+    dtype = said[0]
     ours = folders.logits(name)[:len(ids)]
     kl, top1 = folders.cells.apart_by(ours, theirs)
     noise = 0. if dtype == 'float32' else folders.cells.apart_by(ours, folders.logits(name, dtype)[:len(ids)])[0]
