@@ -32,7 +32,7 @@ from .cli import DEMO_METRICS, _size
 from .evaluation import TaskResults
 from .models import atomic, check_out
 from .plots import NAMES, plot_divergence, plot_frontier, plot_recipe, plot_sensitivity, plot_tables, short
-from .quantization import FORMATS, HOW, packers
+from .quantization import FORMATS, how, packers
 from .schemes import InputError, bits as scheme_bits
 from .sensitivity import Scores
 from .study import PUBLISHED, Study, _typed, cell_key, differences, published, read_rows, won_back
@@ -499,10 +499,10 @@ def _fence(md): return re.sub(r'^```\w*\n|\n```$', '', md)
 
 def _serve_checkpoint(where, format, recipe):
     "The commands of a checkpoint's engines."
-    file, out = ", gguf_file='model.gguf'" if format == 'gguf' else '', []
+    out = []
     for e in FORMATS[format].engines:
-        ok = servable(recipe, e)
-        out += [P(Strong(e), '' if ok else f': no; {ok.refusals.rule.iloc[0]}: {ok.refusals.layer.iloc[0]}. {ok.refusals.remedy.iloc[0]}')] + ([command(_fence(HOW[e].format(where, FORMATS[format].needs[-1], file)))] if ok else [])
+        ok = servable(recipe, e, format=format)
+        out += [P(Strong(e), '' if ok else f': no; {ok.refusals.rule.iloc[0]}: {ok.refusals.layer.iloc[0]}. {ok.refusals.remedy.iloc[0]}')] + ([command(_fence(how(e, format, where)))] if ok else [])
     return [P(f'The checkpoint {where} ({format}) needs {", ".join(FORMATS[format].needs)}.'), *out]
 
 # %% ../nbs/12_report.ipynb #9098aa57
