@@ -188,10 +188,11 @@ def _ran(command, args):
     return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume', 'ray')}, versions=_versions())
 
 # %% ../nbs/11_cli.ipynb #79a4ca64
-def _check_scoring(method, groups, calibration, stream):
+def _check_scoring(method, groups, calibration, stream, engine='autoround', rounding='search'):
     "Raise for a scoring that is not possible, whatever the model."
     from mpq_nb import models, schemes as S, sensitivity
     if method not in sensitivity.METHODS: raise S.unknown('method', method, sensitivity.METHODS)
+    S.activations(engine); S.rounding_of(rounding)
     if groups not in models.GROUPS: raise S.unknown('grouping', groups, models.GROUPS)
     if stream and calibration == 'self': raise S.InputError('--stream needs a --calibration text: sampling from the model would read all its weights for every token.')
 
@@ -216,6 +217,8 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
           method: str = 'fisher',     # How sensitivity is estimated: fisher; or to compare: output_fisher, delta_loss, kl, mse
           groups: str = 'none',       # none, or fused: layers that serving engines fuse share a format
           head: bool = False,         # Quantize lm_head as well, where it has a weight of its own
+          engine: str = 'autoround',  # Who will compute: whose rounding of activations is simulated; autoround, transformers, vllm, vllm-marlin or llama.cpp
+          rounding: str = 'search',   # How weights are rounded: search, for the best scale of every block of MX formats and NVFP4; or to compare: nearest
           dtype: str = 'auto',        # auto, bfloat16 or float32
           batch: int = 4,             # Sequences at a time
           seed: int = 0,              # Of the calibration draw
@@ -230,11 +233,11 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     from mpq_nb import calibration as C, models, sensitivity
     names, out = sensitivity._check_schemes(schemes), str(models.check_out(out))
     C.check_batch(batch); C.check_block(samples, length, seed); _check_left(out, resume, model)
-    _check_scoring(method, groups, calibration, stream); models.check_source(model)
+    _check_scoring(method, groups, calibration, stream, engine, rounding); models.check_source(model)
     cost = '' if ray else _forecast(model, samples, length, dtype, stream=stream, work=['sample']*(calibration == 'self') + ['score']*(method == 'fisher'), schemes=names)
     _say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{cost}')
     with _state(out, model) as state:
-        s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head)
+        s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head, engine=engine, rounding=rounding)
         s.meta.update(model_name=model, ran=ran)
         s.save(out)
     return dict(text=f"{s!r}\nwrote {out}; {_next('allocate', out, '--bits', 5)}", out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())
@@ -287,7 +290,7 @@ def allocate(scores: str,         # File written by mpq score
              groups: str = None,  # none or fused; by default as scored
              fixed: str = None,   # PATTERN=SCHEME,…: layers whose name has the pattern take that format
              at_least: str = None, # PATTERN=SCHEME,…: … or one of no fewer bits
-             engine: str = None,  # Only what this engine can serve: vllm, sglang, transformers or llama.cpp
+             engine: str = None,  # Only what nothing speaks against for this engine: vllm, sglang, transformers, gptqmodel or llama.cpp; vllm:cpu for another platform than cuda
              by: str = 'ours',    # ours; or to compare: head or tail (the layers nearest lm_head or the embedding in the largest format), random:SEED, uniform:NAME
              refine: bool = False, # Load the model again, measure the recipe and improve it: minutes, but better and never behind head, tail or uniform
              trust_remote_code: bool = False, # With --refine: run the modelling code that the checkpoint brings
@@ -333,7 +336,7 @@ def _told(r, s, by, out):
     from mpq_nb.schemes import bits
     full = by == 'ours' and r.bits == max(map(bits, s.schemes))
     spare = '\nthe budget is not used up: every layer has as many bits as the largest of the formats' if full else ''
-    if 'engine' in r.made: spare += f"\n{r.made['engine']} can serve it, by what is known; without that condition the predicted loss would be {r.made['loss_without_engine']:.4g} nats"
+    if 'engine' in r.made: spare += f"\nnothing that is known of {r.made['engine']} speaks against it; without that condition the predicted loss would be {r.made['loss_without_engine']:.4g} nats"
     for names, x in r.made.get('families', {}).items(): spare += f"\n  one checkpoint holds one family of formats; {names}: {x if isinstance(x, str) else f'a predicted loss of {x:.4g} nats'}"
     spare += ''.join(f'\n{line}' for line in _told_rules(r, s))
     return f"{r!r}{spare}\n{_size(r.nbytes)} of checkpoint{_packing(r, s.schemes)}\nwrote {out}; {_next('evaluate', r.made.get('model_name') or 'MODEL', '--recipe', out)}"
@@ -363,13 +366,14 @@ def _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, s
     import torch
     from mpq_nb import allocation as A, calibration as C, models, quantization as Q, sensitivity
     from mpq_nb.refinement import refine
+    from mpq_nb.schemes import ACTIVATIONS, ENGINE
     if recipe: return A.Recipe.load(recipe)
     names, ls = sensitivity._check_schemes(schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes)), models.layers(m)
     if format != 'fake': Q._check_offered(names, ls, format)
     rules = dict(engine=engine) if engine else {}
     blank = sensitivity.Scores(torch.zeros(len(ls), len(names)), tuple(ls), tuple((l.name,) for l in ls), names, meta=dict(rest_bytes=models.rest_bytes(m), cache=sensitivity._cache(m)))
     A.allocate(blank, **budget, **rules)      # is it feasible?
-    s = sensitivity.score(m, C.tokens('self', tok, m), names, state=state)
+    s = sensitivity.score(m, C.tokens('self', tok, m), names, engine=engine if engine in ACTIVATIONS else ENGINE, state=state)
     s.meta.update(model_name=model, ran=_ran('score', dict(model=model, schemes=','.join(names), dtype=dtype)))
     r = A.allocate(s, **budget, **rules)
     if not fast: r = refine(m, None, s, r, state=state)
@@ -383,7 +387,7 @@ def _engine(engine, recipe, format):
     from mpq_nb.schemes import InputError
     if recipe and engine: raise InputError('--engine is for recipes that are made on the way; whether a finished one can be served, servable(recipe, engine) says in Python.')
     if engine == 'any' or format == 'fake' and not engine: return None
-    if engine: A._facts(engine)
+    if engine: A.engine_and_platform(engine)
     return engine or Q.FORMATS[format].engines[0]
 
 # %% ../nbs/11_cli.ipynb #1f5be7ee
@@ -474,8 +478,9 @@ def _wrote(model, r, v, format, out):
     "What `mpq quantize` returns; `v` is what reading the checkpoint back showed, None for a simulated one."
     from mpq_nb import quantization as Q
     if v is None: return dict(text=f"wrote {out}; {_next('evaluate', model, '--against', out)}", out=out, **_counts(r))
-    served = '\n'.join(f'{s!r}' for s in Q._served_by(r, format).values())
-    return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\n{served}\n{_next('evaluate', model, '--against', out) if v['ok'] else 'do not use it'}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
+    served = '\n'.join(f'{s!r}' for s in Q._served_by(r, format))
+    then = _next('evaluate', model, '--against', out) if v['ok'] else 'do not use it'
+    return dict(text=f"wrote {out}, {_size(v['bytes'])}; {_proof(v)}\n{served}\n{then}", out=out, verification=v, status=int(not v['ok']), **_counts(r))
 
 # %% ../nbs/11_cli.ipynb #03807650
 def quantize(model: str,              # Name on the hub, folder, .gguf file, or demo
@@ -488,7 +493,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              context: int = 4096,     # With --fit: tokens of a context
              contexts: int = 1,       # With --fit: contexts at a time
              schemes: str = None,     # Formats to choose among, with a budget; by default what suits the format: W4A16G64,W8A16G64, MXFP4,MXFP8 or GGUF:Q4_0,GGUF:Q8_0
-             engine: str = None,      # With a budget: only what this engine can serve; by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
+             engine: str = None,      # With a budget: only what nothing speaks against for this engine (vllm, or vllm:cpu); by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
              fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
              tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model
              dtype: str = 'auto',     # auto (the model's own, or bfloat16 where that has 32 bits), bfloat16 or float32; what is not quantized is stored in it
@@ -512,11 +517,13 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     return _wrote(model, r, v, format, out)
 
 # %% ../nbs/11_cli.ipynb #ea0dc1a6
-def _check_candidate(recipe, against):
+def _check_candidate(recipe, against, engine=None):
     "Raise if what is to be judged is not there."
     from mpq_nb.allocation import Recipe
-    from mpq_nb.schemes import InputError
+    from mpq_nb.schemes import InputError, activations
     if recipe and against: raise InputError('give --recipe or --against, not both.')
+    if engine is not None and not recipe: raise InputError('--engine says who computes a simulated model, and goes with --recipe; a checkpoint computes as transformers runs it.')
+    if engine is not None: activations(engine)
     if recipe: Recipe.load(recipe)
     if against and not Path(against).exists(): raise InputError(f"there is no checkpoint '{against}'.")
 
@@ -528,13 +535,13 @@ def _check_unseen(recipe, toks):
         raise InputError('these are the tokens that the recipe was calibrated on, so the result would flatter it; choose another --text.')
 
 # %% ../nbs/11_cli.ipynb #7a307094
-def _candidate(m, tok, toks, recipe, against, dtype):
+def _candidate(m, tok, toks, recipe, against, dtype, engine=None):
     "A context in which the model to be judged is at hand (a recipe's simulated model, another checkpoint, or the model itself), and how much of the vocabulary to compare."
     from mpq_nb import allocation as A, evaluation as E, models, quantization as Q
     if recipe:
         r = A.Recipe.load(recipe)
         r.check(models.layers(m, r.has_head), models.fingerprint(m))
-        return Q.quantized(m, r), None
+        return Q.quantized(m, r, engine), None
     if not against: return nullcontext(m), None
     if (made := Path(against)/'recipe.json').is_file():
         r = A.Recipe.load(made)
@@ -588,6 +595,7 @@ def _judged(m, tok, toks, ref, candidate, vocab, tasks, data, limit, other, stat
     results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit, state=state)} if tasks else {}
     with candidate as c:
         e = E.evaluate(c, toks, ref, vocab=vocab, state=state)
+        if getattr(c, '_mpq_recipe', None) is not None: e = E.with_noise(e, c, ref)      # a simulation
         if tasks and other: results['quantized'] = E.lm_eval_tasks(c, tok, tasks, data, limit, state=state)
     return e, results
 
@@ -607,6 +615,7 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
              tasks: str = None,    # lm-eval tasks, separated by commas
              data: str = None,     # Folder that mirrors hub names, in place of the hub
              limit: int = None,    # Only the first so many questions of each task
+             engine: str = None,   # With --recipe, who computes: autoround, transformers, vllm, vllm-marlin or llama.cpp; by default the one that the recipe is for
              dtype: str = 'auto',  # auto, bfloat16 or float32
              stream: bool = False, # Leave the unquantized model's blocks on the disk and fetch one at a time
              trust_remote_code: bool = False, # Run the modelling code that the checkpoint brings; read it first
@@ -616,12 +625,12 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     "Judge a recipe or a checkpoint against the unquantized model: KL, top-1, perplexity, benchmark tasks."
     ran = _ran('evaluate', locals())
     from mpq_nb import evaluation as E, models
-    _check_candidate(recipe, against)
-    left = _partial_evaluation(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype)
+    _check_candidate(recipe, against, engine)
+    left = _partial_evaluation(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype, engine)
     _say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{_forecast(model, samples, length, dtype, stream=stream, work=('evaluate',))}")
     m, tok = models.load(model, dtype, stream=stream)
     toks = E.text_tokens(text, tok, m, samples, length)
-    candidate, vocab = _candidate(m, tok, toks, recipe, against, dtype)
+    candidate, vocab = _candidate(m, tok, toks, recipe, against, dtype, engine)
     if recipe: _check_unseen(recipe, toks)
     _say(f'on {toks!r}: first the unquantized model, then the other')
     ref = E.reference(m, toks)
@@ -752,6 +761,7 @@ def _again(ran, out):
     "Run a command again; where it wrote to."
     from mpq_nb.schemes import InputError
     f, args = COMMANDS[ran['command']][0], dict(ran['args'])
+    if ran['command'] == 'score': args = dict(rounding='nearest') | args      # what files that don't say were made with
     if unknown := set(args) - set(inspect.signature(f).parameters) | {'out'} & set(args): raise InputError(f"mpq {ran['command']} has no {', '.join(sorted(unknown))} of its own to be made again; the file is of another version.")
     with _trusting(args): f(**args, out=str(out))
     return out
@@ -803,9 +813,9 @@ DEMO_SCHEMES = ('MXFP4', 'MXFP8', 'W4A16G64', 'W8A16G64')
 def _demo_scores(folder, toks, model):
     "Scores of the demo, taken from an earlier run if they are of the same model, tokens and version."
     from mpq_nb import __version__, models, sensitivity
-    from mpq_nb.schemes import InputError
+    from mpq_nb.schemes import ENGINE, ROUNDING, InputError
     path = folder/'scores.safetensors'
-    want = dict(model=models.fingerprint(model), tokens=toks.fingerprint, version=__version__)
+    want = dict(model=models.fingerprint(model), tokens=toks.fingerprint, version=__version__, engine=ENGINE, rounding=ROUNDING)
     try: s = sensitivity.Scores.load(path)
     except InputError: s = None
     if s is not None and s.schemes == DEMO_SCHEMES and want.items() <= s.meta.items(): _say(f'using {path} of an earlier run'); return s

@@ -6,15 +6,16 @@
 __all__ = ['TINY', 'ROUTERS', 'FUSED', 'GROUPS', 'FAKE', 'DTYPES', 'TOKENIZER_FILES', 'DEQUANTIZED', 'LONG', 'SHORT', 'FREQS',
            'GGUF_FIELDS', 'HARMLESS', 'WHEEL', 'tiny_model', 'blocks', 'Layer', 'quantized_source', 'layers', 'groups',
            'streamed', 'resident', 'fingerprint', 'identity', 'hooked', 'rest_bytes', 'cache_shape', 'cache_bytes',
-           'shared_input', 'quantize_activations', 'simulated', 'check_hub', 'source_folder', 'check_source',
-           'computed_buffers', 'mend_buffers', 'trusted', 'trusting', 'load', 'check_out', 'atomic', 'owned', 'digest',
-           'Checkpoint', 'fitting', 'cache_dir', 'download_wheel', 'demo_gguf', 'demo_model']
+           'shared_input', 'quantize_activations', 'shared_scales', 'simulated', 'check_hub', 'source_folder',
+           'check_source', 'computed_buffers', 'mend_buffers', 'trusted', 'trusting', 'load', 'check_out', 'atomic',
+           'owned', 'digest', 'Checkpoint', 'fitting', 'cache_dir', 'download_wheel', 'demo_gguf', 'demo_model']
 
 # %% ../nbs/01_models.ipynb #28c71954
 import copy, ctypes, hashlib, json, os, re, shutil, socket, stat, subprocess, sys, tempfile, time, warnings, zipfile
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoRoundConfig, Auto
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import cached_file, logging as hf_logging
 
-from .schemes import InputError, check_finite, qdq, qdq_activation, quantizes_activations, scheme, unknown
+from .schemes import ENGINE, InputError, Simulation, check_finite, qdq, qdq_activation, scheme, tensor_scale, unknown
 
 # %% ../nbs/01_models.ipynb #9bb0c2ef
 TINY = {'llama': ('LlamaConfig', {}), 'qwen2': ('Qwen2Config', {}), 'qwen3': ('Qwen3Config', {}), 'gemma3': ('Gemma3TextConfig', dict(sliding_window=16)),
@@ -213,7 +214,8 @@ def identity(model, # A decoder from transformers
     from importlib.metadata import version
     rest = {k: v for k, v in model.config.to_dict().items() if k not in ('_name_or_path', 'transformers_version')} | dict(attention=model.config._attn_implementation)
     recipe = getattr(model, '_mpq_recipe', None)
-    h = hashlib.sha256(json.dumps([rest, recipe and recipe.schemes, *map(version, ('torch', 'transformers'))], sort_keys=True, default=str).encode())
+    sim = getattr(model, '_mpq_simulation', None)
+    h = hashlib.sha256(json.dumps([rest, recipe and [recipe.schemes, sim], *map(version, ('torch', 'transformers'))], sort_keys=True, default=str).encode())
     for n, t in (*model.named_buffers(), *model.named_parameters()):      # packed weights are buffers
         if not t.is_meta: h.update(f'{n}{tuple(t.shape)}'.encode() + _sums(t.detach()))
     return '-'.join(map(str, (fingerprint(model), h.hexdigest()[:8], model.dtype, model.device.type))).replace('torch.', '')
@@ -256,26 +258,33 @@ def cache_bytes(shape,   # From `cache_shape`
     return sum(b * min(context, w or context) for b, w in shape) * batch
 
 # %% ../nbs/01_models.ipynb #ac434b12
-def shared_input(f): # A function of (x, name), x a tensor
+def shared_input(f): # A function of (x, name, …), x a tensor
     "`f` that remembers its answers for the last `x`: q, k and v read one tensor, and so do gate and up."
     last = {}
-    def g(x, name):
+    def g(x, *about):
         key = x.data_ptr(), x.shape, x.stride(), x.dtype, x.is_inference() or x._version
         if last.get('key') != key:
             last.clear()
             last.update(key=key, x=x)   # held, so that its memory is not given to another tensor
-        if name not in last: last[name] = f(x, name)
-        return last[name]
+        if about not in last: last[about] = f(x, *about)
+        return last[about]
     return g
 
 # %% ../nbs/01_models.ipynb #8062119f
 def quantize_activations(model: nn.Module, # Changed in place: its layers get a forward pre-hook
                          schemes: dict,    # {layer name: scheme name}; weight-only schemes are ignored
+                         sim: Simulation = Simulation(), # Who computes
+                         scales: dict = {}, # {layer name: NVFP4's scale of its inputs}, as a checkpoint has them
                         ) -> list:         # Handles, to be removed by whoever wants the model back
     "Make the named layers of `model` quantize and dequantize their inputs while it runs; gradients pass straight through."
-    quantized = shared_input(qdq_activation)
-    def hook(name): return lambda module, args: (_straight_through(args[0], quantized(args[0].detach(), name)), *args[1:])
-    return [model.get_submodule(l).register_forward_pre_hook(hook(s)) for l, s in schemes.items() if quantizes_activations(s)]
+    quantized = shared_input(sim.inputs)
+    def hook(layer, name):
+        def replace(module, args):
+            q = quantized(args[0].detach(), name, scales.get(layer))
+            return _straight_through(args[0], q), *args[1:]
+        return replace
+    rounding = {l: s for l, s in schemes.items() if sim.rounds_inputs(s)}
+    return [model.get_submodule(l).register_forward_pre_hook(hook(l, s)) for l, s in rounding.items()]
 
 # %% ../nbs/01_models.ipynb #9405efee
 def _straight_through(x, q):
@@ -297,26 +306,46 @@ class _Before(dict):
     def __init__(self): self.fetch = {}
     def __missing__(self, name): return self.fetch[name]()
 
+# %% ../nbs/01_models.ipynb #225113f9
+def shared_scales(schemes: dict, # {layer name: scheme name}
+                  weight,        # (layer name) -> its weight, unquantized
+                 ): # A function (layer name) -> (scale,), or () where the layer has none to share
+    "NVFP4's scales of the tensors that engines make one of."
+    nv = [Layer(l, (1, 1), 0) for l, s in schemes.items() if scheme(s).data_type == 'nv_fp']
+    together = {l: g for g in groups(nv, 'fused') if len(g) > 1 for l in g}
+    @cache
+    def largest(l):
+        w = weight(l)
+        return w.abs().amax().float()
+    def scale(l):
+        if l not in together: return ()
+        return tensor_scale(torch.stack([largest(k) for k in together[l]]).amax()),
+    return scale
+
 # %% ../nbs/01_models.ipynb #9032e6aa
 @contextmanager
 def simulated(model: nn.Module, # Inside the block its named layers compute as quantized
               schemes: dict,    # {layer name: scheme name}, some or all layers
-              quantize=qdq,     # (weight, scheme name) -> quantized weight
+              quantize=None,    # (weight, scheme name[, NVFP4's scale of the tensor]) -> quantized weight; by default as `sim` does
               activations: bool = True, # Quantize activations, too, where the scheme does?
+              sim: Simulation = Simulation(), # Who computes
+              scales: dict = {}, # {layer name: NVFP4's scale of its inputs}, as a checkpoint has them
              ):                 # Yields {layer name: the weight before}
     "For the length of the block, the named layers of `model` have quantized weights and, where the scheme says so, activations."
     mods, before, hooks, maps = {n: model.get_submodule(n) for n in schemes}, _Before(), [], []
+    quantize = quantize or sim.weight
+    scale = shared_scales(schemes, lambda n: before[n] if n in before or n in before.fetch else mods[n].weight.data)
     try:
         for n, s in schemes.items():
             if (m := mods[n]).weight.is_meta:
                 (_, hook), = _fetched(m)
                 maps.append((hook, plain := hook.weights_map))
                 before.fetch[n] = lambda n=n, m=m, plain=plain, to=hook.execution_device: _Fetching(n, m, plain)['weight'].to(to)
-                hook.weights_map = _Fetching(n, m, plain, lambda w, s=s: quantize(w, s))
+                hook.weights_map = _Fetching(n, m, plain, lambda w, n=n, s=s: quantize(w, s, *scale(n)))
             else:
                 before[n] = m.weight.data
-                m.weight.data = quantize(check_finite(before[n], f'weight of {n}'), s)
-        hooks = quantize_activations(model, schemes) if activations else []
+                m.weight.data = quantize(check_finite(before[n], f'weight of {n}'), s, *scale(n))
+        hooks = quantize_activations(model, schemes, sim, scales) if activations else []
         yield before
     finally:
         for h in hooks: h.remove()
@@ -654,13 +683,15 @@ def _from_disk(source, dtype, device, trust_remote_code, **kw):
 
 # %% ../nbs/01_models.ipynb #1a8138f8
 def _fake_schemes(path, ls):
-    "The schemes in a fake model's note, checked against its layers."
+    "The schemes in a fake model's note, and who rounds its activations, checked against its layers."
     try: d = json.loads(path.read_text())
     except ValueError as e: raise InputError(f"'{path}' is not JSON: {e}.") from e
-    names = {l.name for l in ls}
-    if not isinstance(d, dict) or not all(k in names and isinstance(v, str) for k, v in d.items()): raise InputError(f"'{path}' does not map this model's layers to schemes.")
+    names, wrong = {l.name for l in ls}, InputError(f"'{path}' does not map this model's layers to schemes.")
+    if not isinstance(d, dict): raise wrong
+    engine = d.pop('engine', ENGINE)     # notes that don't say are of AutoRound's rule
+    if not all(k in names and isinstance(v, str) for k, v in d.items()): raise wrong
     for v in d.values(): scheme(v)
-    return d
+    return d, Simulation(str(engine))
 
 # %% ../nbs/01_models.ipynb #99b440fb
 def trusted(given: bool = None, # What the caller says, if anything
@@ -699,7 +730,7 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
         else: name, asked, kw = str(source), check_hub(str(source)), {}
         if stream: dtype, kw = _from_disk(name, dtype, device, trust_remote_code, **asked)
         model, tok = _from_pretrained(name, dtype, trust_remote_code, **asked, **kw)
-    if (path/FAKE).is_file(): quantize_activations(model, _fake_schemes(path/FAKE, layers(model)))
+    if (path/FAKE).is_file(): quantize_activations(model, *_fake_schemes(path/FAKE, layers(model)))
     model = model.eval().requires_grad_(False)
     if stream: return model, tok
     if dtype == 'auto' and torch.device(device).type == 'cpu' and model.dtype == torch.float16: nn.Module.float(model)
