@@ -6,7 +6,7 @@ NBS := $(shell find nbs -name '*.ipynb' -not -path '*/benchmarks/*' -not -path '
 # A folder that mirrors hub names, for the tests that run benchmark tasks on real rows; without one they are skipped, and say so.
 export MPQ_DATA ?= $(abspath $(wildcard ../shared/hub))
 
-.PHONY: demo test long docs docs-stage quarto smoke licences audit notebooks readme clean
+.PHONY: demo test long engines docs docs-stage quarto smoke licences audit notebooks readme clean
 demo: $(STAMP)
 	$(BIN)/mpq demo
 
@@ -17,6 +17,12 @@ test: $(STAMP)
 # What takes too long for every change: 20 kills a command at random moments, 100,000 mutated files a parser.
 long: $(STAMP)
 	OMP_NUM_THREADS=1 KILLS=20 FUZZ=100000 $(BIN)/python -m pytest tests/test_kills.py tests/test_fuzz.py tests/test_long.py -n 2 -s
+
+# What is promised of engines: their environments, in .engines (some GB), every kind of checkpoint in each, and the table against what came of it.
+engines: $(STAMP)
+	$(BIN)/python tests/engines/install.py
+	$(BIN)/python tests/engines/run.py
+	$(BIN)/python -m pytest tests/engines -q
 
 $(STAMP): settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv

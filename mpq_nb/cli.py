@@ -8,11 +8,12 @@ __all__ = ['main', 'add_command', 'allocate', 'ASCII', 'COMMANDS', 'completion',
            'SHORT', 'study']
 
 # %% ../nbs/cli.ipynb #56a2e55e
-import json, os, signal, sys, time
+import json, math, os, signal, sys, time
 from contextlib import contextmanager
 
 from .apps.cli.commands import (
     add_command, COMMANDS, FLOW, OPTIONAL, parser, red, SHORT)
+from .apps.cli.common import trusting_args
 from .apps.terminal import (
     ASCII, DEMO_METRICS, interrupt_status, say, set_streams, show, time_text)
 from .apps.cli.demo import demo, DEMO_SCHEMES
@@ -45,14 +46,22 @@ def _terminable():
     try: yield
     finally: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
+# %% ../nbs/cli.ipynb #2d963a6a
+def _valid(x):
+    "`x` as JSON can hold it."
+    if isinstance(x, dict): return {k: _valid(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)): return [_valid(v) for v in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
 # %% ../nbs/cli.ipynb #60baa800
 def _run(args):
     "Run a command with its parsed arguments and show its result; the exit status."
     run, as_json, began = args.pop('call'), args.pop('json'), time.monotonic()
-    try: res = run(**args)
+    try:
+        with trusting_args(args): res = run(**args)
     except InputError as e: print(f"{red('mpq: error:')} {e}", file=sys.stderr); return 2
     text, status = res.pop('text'), res.pop('status', 0)
-    print(json.dumps(res)) if as_json else show(text)
+    print(json.dumps(_valid(res), allow_nan=False)) if as_json else show(text)
     if (took := time.monotonic() - began) > 10: say(f'took {time_text(took)}')
     return status
 

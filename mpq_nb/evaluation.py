@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['manual_text', 'text_tokens', 'accuracy_table', 'ARCHITECTURES', 'check_limit', 'check_tasks', 'clustered',
-           'compare_logprobs', 'evaluate', 'evaluate_each', 'Evaluation', 'lm_eval_tasks', 'logprobs', 'mean_se',
-           'noise_floor', 'paired', 'Paired', 'paired_rows', 'paired_tasks', 'Reference', 'reference', 'REFERENCES',
-           'Settings', 'shared_vocab', 'table', 'TaskResults', 'TASKS']
+           'compare_logprobs', 'evaluate', 'evaluate_each', 'Evaluation', 'ITSELF', 'lm_eval_tasks', 'logprobs',
+           'mean_se', 'noise_floor', 'paired', 'Paired', 'paired_rows', 'paired_tasks', 'reference', 'Reference',
+           'REFERENCES', 'Settings', 'shared_vocab', 'table', 'TaskResults', 'TASKS', 'with_noise']
 
 # %% ../nbs/evaluation.ipynb #38117a40
 import tempfile
@@ -15,9 +15,9 @@ from pathlib import Path
 from .base.text import Tokens
 from .calibration import tokens
 from .judge.accuracy import accuracy_table, paired_tasks
-from mpq_nb.judge.divergence import (
-    compare_logprobs, evaluate, Evaluation, noise_floor, Paired, paired, paired_rows,
-    shared_vocab, table)
+from .judge.divergence import (
+    compare_logprobs, evaluate, Evaluation, ITSELF, noise_floor, Paired, paired,
+    paired_rows, shared_vocab, table, with_noise)
 from .judge.references import logprobs, Reference, reference, REFERENCES
 from .judge.statistics import clustered, mean_se
 from mpq_nb.judge.tasks import (
@@ -28,10 +28,10 @@ from .judge.together import evaluate_each
 # %% ../nbs/evaluation.ipynb #9763cb9f
 _all_ = [
     'accuracy_table', 'ARCHITECTURES', 'check_limit', 'check_tasks', 'clustered',
-    'compare_logprobs', 'evaluate', 'evaluate_each', 'Evaluation', 'lm_eval_tasks',
-    'logprobs', 'mean_se', 'noise_floor', 'paired', 'Paired', 'paired_rows',
-    'paired_tasks', 'Reference', 'reference', 'REFERENCES', 'Settings',
-    'shared_vocab', 'table', 'TaskResults', 'TASKS']
+    'compare_logprobs', 'evaluate', 'evaluate_each', 'Evaluation', 'ITSELF',
+    'lm_eval_tasks', 'logprobs', 'mean_se', 'noise_floor', 'paired', 'Paired',
+    'paired_rows', 'paired_tasks', 'reference', 'Reference', 'REFERENCES', 'Settings',
+    'shared_vocab', 'table', 'TaskResults', 'TASKS', 'with_noise']
 
 # %% ../nbs/evaluation.ipynb #727f0e0e
 def manual_text() -> str:

@@ -11,7 +11,7 @@ from auto_round.data_type.mxfp import quant_mx
 from mpq_nb.allocation import Recipe, allocate, head, knapsack, random, tail
 from mpq_nb.models import Layer, layers, tiny_model
 from mpq_nb.quantization import quantized
-from mpq_nb.schemes import QUANTIZERS, bits, bpw, qdq, stored_bits
+from mpq_nb.schemes import QUANTIZERS, ROUNDINGS, bits, bpw, qdq, stored_bits
 from mpq_nb.base.quantizers import _autoround
 from mpq_nb.evaluation import compare_logprobs
 from mpq_nb.sensitivity import Scores, score
@@ -28,7 +28,7 @@ matrices = arrays(np.float32, st.tuples(st.integers(1, 4), st.sampled_from([32, 
 @given(matrices, st.sampled_from([4, 6, 8]), st.sampled_from([torch.float32, torch.bfloat16]))
 def test_mx_is_bit_identical_to_autorounds(x, b, dtype):
     x = torch.from_numpy(x).to(dtype)
-    ours, theirs = qdq(x, f'MXFP{b}'), quant_mx(x, bits=b, group_size=32)[0]
+    ours, theirs = qdq(x, f'MXFP{b}', 'nearest'), quant_mx(x, bits=b, group_size=32)[0]
     differ = ours != theirs
     assert all(rounds_twice(v) for v in x[differ])
     assert ((ours - x)[differ].abs() < (theirs - x)[differ].abs()).all()
@@ -42,7 +42,7 @@ def rounds_twice(v):
 def test_mx_rounds_to_nearest_where_autoround_rounds_twice():
     x = torch.full((1, 32), 448.)
     x[0, 0] = float(np.nextafter(np.float32(4), np.float32(0)))
-    assert qdq(x, 'MXFP6')[0, 0] == 0 and quant_mx(x, bits=6, group_size=32)[0][0, 0] == 8
+    assert qdq(x, 'MXFP6', 'nearest')[0, 0] == 0 and quant_mx(x, bits=6, group_size=32)[0][0, 0] == 8
 
 
 @many
@@ -54,10 +54,25 @@ def test_nvfp4_is_bit_identical_to_autorounds(x, kind, dtype):
 
 
 @many
-@given(matrices, st.sampled_from(['MXFP4', 'MXFP6', 'MXFP8']))
-def test_quantizing_twice_changes_nothing(x, name):
-    once = qdq(torch.from_numpy(x), name)
-    assert torch.equal(qdq(once, name), once)
+@given(matrices, st.sampled_from(['MXFP4', 'MXFP6', 'MXFP8']), st.sampled_from(list(ROUNDINGS)))
+def test_quantizing_twice_changes_nothing(x, name, rounding):
+    once = qdq(torch.from_numpy(x), name, rounding)
+    assert torch.equal(qdq(once, name, rounding), once)
+
+
+@many
+@given(matrices, st.sampled_from(['MXFP4', 'MXFP6', 'MXFP8']), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_a_search_is_never_further_from_the_weight(x, name, dtype):
+    x = torch.from_numpy(x).to(dtype)
+    unit = x.abs().amax().float().clamp(min=1e-30)
+    loss = lambda rounding: ((qdq(x, name, rounding).float() - x.float()) / unit).double().square().sum()
+    assert loss('search') <= loss('nearest') * (1 + 1e-5) + 1e-12
+
+
+def test_a_search_keeps_what_the_floor_would_cut_off():
+    x = torch.full((1, 32), 480.)
+    once = qdq(x, 'MXFP8')
+    assert torch.equal(once, x) and (qdq(x, 'MXFP8', 'nearest') == 448).all() and torch.equal(qdq(once, 'MXFP8'), once)
 
 
 @many
@@ -227,7 +242,8 @@ def test_scores_survive_the_round_trip(n, seed):
     s = shard(seed, n)
     with tempfile.TemporaryDirectory() as d: back = Scores.load(s.save(f'{d}/s.safetensors'))
     for k in ('loss', 'samples', 'cross', 'uniform', 'ids'): assert torch.equal(getattr(back, k), getattr(s, k))
-    assert (back.layers, back.groups, back.schemes, back.meta) == (s.layers, s.groups, s.schemes, s.meta)
+    assert (back.layers, back.groups, back.schemes) == (s.layers, s.groups, s.schemes)
+    assert back.meta == dict(engine='autoround', rounding='search') | s.meta      # a file always says how it was simulated
 
 
 logits = arrays(np.float32, (2, 3, 7), elements=st.floats(-60, 60, width=32))

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from .. import __version__
 from ..base.files import atomic, InputError, unknown
 from ..base.layers import layers
-from ..base.loading import cache_dir, check_hub, gguf_in, load_demo
+from ..base.loading import cache_dir, check_hub, gguf_in, load_demo, trusted
 from ..base.resume import digest
 from ..base.simulation import simulated
 from ..base.text import sample
@@ -48,14 +48,14 @@ def _config(name):
         return AutoConfig.for_model(facts.pop('model_type'), **facts)
     p = load_demo() if name == 'demo' else Path(name).expanduser()
     if gguf := gguf_in(p): return AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    return AutoConfig.from_pretrained(p if p.is_dir() else name, **({} if p.is_dir() else check_hub(name)))
+    return AutoConfig.from_pretrained(p if p.is_dir() else name, trust_remote_code=trusted(), **({} if p.is_dir() else check_hub(name)))
 
 # %% ../../nbs/apps/02_cost.ipynb #4958b280
 def meta_model(name: str): # One of `CONFIGS`, a folder, a name on the hub, a .gguf file or demo
     "The model without its weights, on the meta device."
     try: config = _config(name)
     except (OSError, ValueError) as e: raise InputError(f"there is no configuration of model '{name}', neither here nor on the hub: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
-    with torch.device('meta'): return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    with torch.device('meta'): return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=trusted()).eval()
 
 # %% ../../nbs/apps/02_cost.ipynb #62c581f4
 def dtype_of(name: str,           # As `meta_model` takes it

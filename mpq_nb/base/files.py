@@ -6,8 +6,8 @@
 __all__ = ['InputError', 'unknown', 'no_file', 'check_out', 'atomic']
 
 # %% ../../nbs/base/00_files.ipynb #90a951f3
-import difflib, os, shutil
-from contextlib import contextmanager
+import difflib, os, shutil, stat
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -54,6 +54,18 @@ def check_out(path,          # Where something is going to be written
     if not os.access(p.parent, os.W_OK): raise InputError(f"cannot write '{path}': its folder is not writable.")
     return p
 
+# %% ../../nbs/base/00_files.ipynb #7a9a6e62
+def _readable(path):
+    "Give a file, or all files in a folder, the rights that a new one has here."
+    if not path.exists(): return
+    probe = path.with_name(f'{path.name}.rights')
+    with suppress(OSError):
+        f = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        try: rights = stat.S_IMODE(os.fstat(f).st_mode)
+        finally: os.close(f); probe.unlink()
+        for p in [path] if path.is_file() else path.rglob('*'):
+            if p.is_file() and not p.is_symlink(): p.chmod(rights)
+
 # %% ../../nbs/base/00_files.ipynb #777e56a9
 @contextmanager
 def atomic(path, # File or folder to be made
@@ -65,6 +77,7 @@ def atomic(path, # File or folder to be made
     old = path.with_name(f'.{path.name}.{os.getpid()}.old')
     try:
         yield tmp
+        _readable(tmp)
         if tmp.is_file():
             with tmp.open('rb') as f: os.fsync(f.fileno())   # the name must not be on the disk before the content is
         if path.is_dir(): os.replace(path, old)   # a folder that has content cannot be replaced in one step

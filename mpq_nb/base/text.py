@@ -77,7 +77,7 @@ def as_tokens(toks, # `Tokens` or a LongTensor [N, T]
     if model.training: raise InputError('the model is in training mode, where dropout would be measured; call model.eval() first.')
     check_length(ids.shape[1], model)
     cfg = model.config.get_text_config()
-    if toks.ids.max() >= cfg.vocab_size or toks.ids.min() < 0: raise InputError(f"token {toks.ids.max().item()} is outside the model's vocabulary of {cfg.vocab_size}; these tokens are for another model.")
+    if toks.ids.max() >= cfg.vocab_size or toks.ids.min() < 0: raise InputError(f"token {toks.ids.max().item()} is outside the model's vocabulary of {cfg.vocab_size}: it was added to the tokenizer alone (model.resize_token_embeddings gives it a row), or these tokens are for another model.")
     return toks
 
 # %% ../../nbs/base/09_text.ipynb #56020f52
@@ -143,8 +143,9 @@ def sample(model,          # A decoder from transformers
           ) -> torch.Tensor: # LongTensor [n, length]
     "Sequences sampled from `model`."
     g = torch.Generator().manual_seed(seed)
-    first = torch.ones(n, model.config.get_text_config().vocab_size)
-    first[:, special] = 0
+    vocab = model.config.get_text_config().vocab_size
+    first = torch.ones(n, vocab)
+    first[:, [i for i in special if i < vocab]] = 0     # a token may have been added to the tokenizer alone
     ids = torch.cat([torch.tensor([prefix]*n).long().view(n, -1), torch.multinomial(first, 1, generator=g)], 1)
     new, cache = ids, None
     for _ in tqdm(range(length - ids.shape[1]), desc='sampling text', leave=False):

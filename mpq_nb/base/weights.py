@@ -63,15 +63,17 @@ def identity(model, # A decoder from transformers
     from importlib.metadata import version
     rest = {k: v for k, v in model.config.to_dict().items() if k not in ('_name_or_path', 'transformers_version')} | dict(attention=model.config._attn_implementation)
     recipe = getattr(model, '_mpq_recipe', None)
-    h = hashlib.sha256(json.dumps([rest, recipe and recipe.schemes, *map(version, ('torch', 'transformers'))], sort_keys=True, default=str).encode())
+    sim = getattr(model, '_mpq_simulation', None)
+    h = hashlib.sha256(json.dumps([rest, recipe and [recipe.schemes, sim], *map(version, ('torch', 'transformers'))], sort_keys=True, default=str).encode())
     for n, t in (*model.named_buffers(), *model.named_parameters()):      # packed weights are buffers
         if not t.is_meta: h.update(f'{n}{tuple(t.shape)}'.encode() + _sums(t.detach()))
     return '-'.join(map(str, (fingerprint(model), h.hexdigest()[:8], model.dtype, model.device.type))).replace('torch.', '')
 
 def _sums(t):
-    "The sum of every row's bits, taken as whole numbers."
+    "The sum of every row's bits, taken as whole numbers; a scalar is a row of one number."
     x = t.contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[t.element_size()])
-    return x.reshape(-1, max(1, *x.shape[-1:])).sum(-1, dtype=torch.int64).cpu().numpy().tobytes()
+    width = max(1, x.shape[-1]) if x.ndim else 1
+    return x.reshape(-1, width).sum(-1, dtype=torch.int64).cpu().numpy().tobytes()
 
 # %% ../../nbs/base/05_weights.ipynb #9bf6f41e
 def hooked(model) -> bool: # A decoder from transformers

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from ..base.quantizers import qdq, qdq_activation, quantizes_activations
+from ..base.quantizers import Simulation
 from ..base.resume import Checkpoint
 from ..base.simulation import shared_input
 from ..base.walk import SEGMENT, stream
@@ -42,31 +42,31 @@ def fisher_gradient(logits, # [n, t, V], of the tokens ids[at]
     return p.scatter_add_(-1, y[..., None], -torch.ones_like(y[..., None], dtype=p.dtype))
 
 # %% ../../nbs/core/00_fisher.ipynb #bf61efc7
-def weight_errors(w, schemes):
+def weight_errors(w, schemes, sim=Simulation()):
     "Q(W) - W of every scheme, a row each: [Q, outputs·inputs]."
-    return torch.stack([(qdq(w, s) - w).flatten() for s in schemes])
+    return torch.stack([(sim.weight(w, s) - w).flatten() for s in schemes])
 
-def _input_errors(x, name):
-    "Q(x) - x, float32."
-    return (qdq_activation(x, name) - x).float()
+def _input_errors(sim):
+    "A function of (x, name): Q(x) - x, float32."
+    return shared_input(lambda x, name: (sim.inputs(x, name) - x).float())
 
 # %% ../../nbs/core/00_fisher.ipynb #365eed1e
-def _effects(x, g, h, errors, input_errors, schemes, segment):
+def _effects(x, g, h, errors, input_errors, schemes, segment, sim=Simulation()):
     "The weight's effect a segment [n, T/segment, Q] and the activations' effect a token [n, T, Q] of every scheme."
     h, none, parts = h.float(), torch.zeros(x.shape[:2], device=x.device), list(zip(g.to(x.dtype).split(segment, 1), x.split(segment, 1)))
     if len(errors) > 2: weight = [(gs.mT @ xs).flatten(1) @ errors.T for gs, xs in parts]      # one product, whatever the number of formats
     else: weight = [w.sum(1) for w in torch.stack([((x @ e.view(g.shape[-1], -1).T) * g.float()).sum(-1) for e in errors], -1).split(segment, 1)]   # faster for one or two
-    act = [(input_errors(x, s) * h).sum(-1) if quantizes_activations(s) else none for s in schemes]
+    act = [(input_errors(x, s) * h).sum(-1) if sim.rounds_inputs(s) else none for s in schemes]
     return torch.stack(weight, 1).float(), torch.stack(act, -1)
 
 # %% ../../nbs/core/00_fisher.ipynb #38b43017
-def fisher(model, ids, schemes, batch, seed, ls, state=Checkpoint()):
+def fisher(model, ids, schemes, batch, seed, ls, state=Checkpoint(), sim=Simulation()):
     "½(Σ effect)² by one backward pass from labels that the model draws, in nats"
-    input_errors = shared_input(_input_errors)
+    input_errors = _input_errors(sim)
     def measure(name, layer):
-        errors = weight_errors(layer.weight.detach(), schemes)
+        errors = weight_errors(layer.weight.detach(), schemes, sim)
         def cross(x, g, h):
-            w, a = _effects(x, g, h, errors, input_errors, schemes, SEGMENT)
+            w, a = _effects(x, g, h, errors, input_errors, schemes, SEGMENT, sim)
             return (w.mT @ w + a.mT @ a) / 2
         return cross
     cross = stream(model, ids, ls, partial(fisher_gradient, seed=seed), measure, batch, state) / ids.shape[1]

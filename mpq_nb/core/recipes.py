@@ -8,14 +8,15 @@ __all__ = ['NAMES', 'UNITS', 'RESERVE', 'gibibytes', 'Budget', 'Recipe']
 # %% ../../nbs/core/03_recipes.ipynb #e3d69b5e
 import json, math, numbers, re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 from fastcore.basics import patch
 
-from ..base.files import atomic, check_out, InputError, no_file
+from ..base.files import atomic, check_out, InputError, no_file, unknown
 from ..base.layers import Layer
+from ..base.quantizers import ACTIVATIONS, ENGINE, ROUNDING, ROUNDINGS, Simulation
 from ..base.schemes import bits as scheme_bits, scheme, stored_bits
 from .scores import markdown_table
 
@@ -28,7 +29,7 @@ def gibibytes(size, # A number of GiB, or a text such as `"24GiB"`, `"24GB"`, `"
              ) -> float: # GiB
     "A memory size as a number of GiB; raises `InputError` for something else."
     units = dict(GIB=2**30, MIB=2**20, GB=10**9, MB=10**6, G=2**30, M=2**20)
-    m = re.fullmatch(r'\s*([\d.]+)\s*([a-zA-Z]*)\s*', str(size))
+    m = re.fullmatch(r'\s*([\d.]+(?:e-?\d+)?)\s*([a-zA-Z]*)\s*', str(size))
     try: return float(m[1]) * units[m[2].upper() or 'GIB'] / 2**30
     except (TypeError, ValueError, KeyError): raise InputError(f"'{size}' is not a memory size; write it as 24, 24GiB or 24GB.") from None
 
@@ -47,6 +48,7 @@ class Budget:
         given = [k for k in UNITS if getattr(self, k) is not None]
         if len(given) != 1: raise InputError(f"give exactly one budget: bits, bpw, gib or fit, not {' and '.join(given) or 'none'}.")
         if self.fit is not None: object.__setattr__(self, 'fit', gibibytes(self.fit))
+        if isinstance(self.gib, str): object.__setattr__(self, 'gib', gibibytes(self.gib))
         v = getattr(self, given[0])
         if not isinstance(v, numbers.Real) or not 0 < v < 2**40: raise InputError(f"a budget of {given[0]}={v!r} is not a positive number of any sensible size.")
         for k in ('context', 'batch'):
@@ -107,6 +109,23 @@ def nbytes(self: Recipe) -> int:
     "Bytes of the checkpoint, with what is not quantized at 16 bits; of the layers alone where that part is unknown."
     return sum(stored_bits(s, self.shapes[l]) for l, s in self.schemes.items())//8 + self.made.get('rest_bytes', 0)
 
+# %% ../../nbs/core/03_recipes.ipynb #829c6bf9
+@patch(as_prop=True)
+def simulation(self: Recipe) -> Simulation:
+    "Who computes the recipe, and how its weights are rounded, where nobody says otherwise."
+    named = (self.made.get('engine'), self.made.get('activations'))
+    engine = next((e for e in named if e in list(ACTIVATIONS)), ENGINE)
+    return Simulation(engine, self.made.get('rounding', ROUNDING))
+
+@patch
+def simulated_as(self: Recipe,
+                 engine: str = None,   # One of `mpq_nb.schemes.ACTIVATIONS`
+                 rounding: str = None, # One of `mpq_nb.schemes.ROUNDINGS`
+                ) -> Simulation:
+    "`simulation`, with what is said here in place of its own; raises `InputError` for what is not known."
+    said = {k: v for k, v in dict(engine=engine, rounding=rounding).items() if v is not None}
+    return replace(self.simulation, **said)
+
 # %% ../../nbs/core/03_recipes.ipynb #9f636c25
 @patch
 def frame(self: Recipe) -> pd.DataFrame:
@@ -134,7 +153,7 @@ def _repr_markdown_(self: Recipe):
 def save(self: Recipe, path # `.json` file
         ) -> Path:
     "Write the recipe; the file appears whole or not at all."
-    d = dict(mpq_recipe=1, made=self.made, budget=self.budget, predicted_loss=self.loss,
+    d = dict(mpq_recipe=1, made=dict(rounding=ROUNDING) | self.made, budget=self.budget, predicted_loss=self.loss,
              counts=dict(bits=self.bits, bpw=self.bpw, bytes=self.nbytes), layers=self.schemes, shapes={k: list(v) for k, v in self.shapes.items()})
     txt = re.sub(r'\[\s+(\d+),\s+(\d+)\s+\]', r'[\1, \2]', json.dumps(d, indent=1))
     with atomic(check_out(path)) as tmp: tmp.write_text(txt + '\n')
@@ -149,6 +168,8 @@ def _check_rest(d, path):
     except (TypeError, InputError) as e: raise InputError(f"recipe '{path}' has a broken 'budget': it has to be a table such as {{\"bits\": 5}} ({e}).") from e
     for k in ('fixed', 'at_least'):
         if not all(isinstance(v, str) for v in (made.get(k) or {'': ''}).values()): raise InputError(f"recipe '{path}' has a broken {k!r}: it has to be a table {{pattern: scheme}}.")
+    for k, known in (('activations', ACTIVATIONS), ('rounding', ROUNDINGS)):
+        if k in made and made[k] not in list(known): raise InputError(f"recipe '{path}' has a broken '{k}': {unknown(k, str(made[k]), known)}")
     if loss is not None and not isinstance(loss, numbers.Real): raise InputError(f"recipe '{path}' has a broken 'predicted_loss': {loss!r} is not a number.")
     if d.get('mpq_recipe', 1) != 1: raise InputError(f"recipe '{path}' is of format {d['mpq_recipe']!r}; this version of mpq_nb reads format 1.")
 
@@ -169,7 +190,7 @@ def load(cls: Recipe, path # File written by `save`, or edited by hand
             raise InputError(f"recipe '{path}' has no shape for layer {l}.")
     if not d['layers']: raise InputError(f"recipe '{path}' names no layer.")
     _check_rest(d, path)
-    return cls({l: s.upper() for l, s in d['layers'].items()}, {l: tuple(d['shapes'][l]) for l in d['layers']}, d.get('budget') or {}, d.get('predicted_loss'), d.get('made') or {})
+    return cls({l: s.upper() for l, s in d['layers'].items()}, {l: tuple(d['shapes'][l]) for l in d['layers']}, d.get('budget') or {}, d.get('predicted_loss'), dict(rounding='nearest') | (d.get('made') or {}))
 
 # %% ../../nbs/core/03_recipes.ipynb #d6e65f7b
 @patch

@@ -7,7 +7,7 @@ __all__ = ['DAMPING', 'WIDEST', 'linear', 'refine']
 
 # %% ../../nbs/core/07_refinement.ipynb #25da0a61
 import hashlib, json, time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .. import __version__
 from ..base.files import InputError
 from ..base.layers import layers
-from ..base.quantizers import qdq, qdq_activation
+from ..base.quantizers import Simulation
 from ..base.resume import Checkpoint, digest, fitting
 from ..base.simulation import shared_input, simulated
 from ..base.text import as_tokens, check_batch, Tokens
@@ -42,14 +42,15 @@ def linear(model,          # A decoder from transformers, unquantized
            recipe: Recipe, # Where to take the gradient
            schemes,        # Formats to change to
            batch=4,        # Sequences at a time
+           sim=None,       # Who computes; None: as the recipe says
           ) -> torch.Tensor: # [N, L, Q], nats per token
     "First-order change of the KL when one layer leaves the recipe for another scheme."
-    ls = layers(model, recipe.has_head)
-    with simulated(model, recipe.schemes) as before:
-        values = shared_input(qdq_activation)
+    ls, sim = layers(model, recipe.has_head), sim or recipe.simulation
+    with simulated(model, recipe.schemes, sim=sim) as before:
+        values = shared_input(sim.inputs)
         def measure(name, layer):
             c, w = recipe.schemes[name], layer.weight.detach()
-            step = torch.stack([(qdq(before[name], s) - w).flatten() for s in schemes])
+            step = torch.stack([(w - w if s == c else sim.weight(before[name], s) - w).flatten() for s in schemes])     # no step, no change, whatever scale is shared
             def change(x, g, h):
                 xc, h = values(x, c), h.float()
                 weight = torch.stack([step @ (gi.T @ xi).flatten() for gi, xi in zip(g, xc)])
@@ -78,7 +79,8 @@ def _curvature(scores, choice):
 class _Judge:
     "Measures recipes on fixed tokens, each once; `left` candidates and until a time, but the safety net in any case."
     SURE = .999   # of a loss, before a measurement is cut short
-    def __init__(self, model, ids, batch, evaluations=None, minutes=None, state=Checkpoint()):
+    def __init__(self, model, ids, batch, evaluations=None, minutes=None, state=Checkpoint(), sim=Simulation()):
+        self.sim = sim
         self.state, self.model, self.parts, self.rows, self.known, self.names, self.expansions = state, model, ids.split(batch), {}, {}, {}, {}
         self.left = float('inf') if evaluations is None else evaluations
         self.until = float('inf') if minutes is None else time.monotonic() + 60*minutes
@@ -107,7 +109,7 @@ def __call__(self: _Judge, recipe, what, net=False):
 def measure(self: _Judge, recipe, net):
     "KL of each sequence: all, or, outside the net, as many as it takes to see that it loses."
     rows, best = torch.empty(0).double(), None if net else self.rows.get(self.lead())
-    with simulated(self.model, recipe.schemes):
+    with simulated(self.model, recipe.schemes, sim=self.sim):
         for p, r, sliced in zip(self.parts, self.refs.split(len(self.parts[0])), predictions(self.model, self.parts)):
             kl = kl_sliced(lambda at: r[at].to(self.model.device).float().log_softmax(-1), sliced, p.shape)
             rows = torch.cat([rows, kl.double().nan_to_num(float('inf'), posinf=float('inf'))])
@@ -179,7 +181,7 @@ def _expansion(judge, model, ids, scores, recipe, batch):
     "G and H at a recipe, [G, Q] each, computed once a recipe."
     key = tuple(recipe.schemes.values())
     if key not in judge.expansions:
-        rows = judge.state.once(f'gradient at {_key(recipe)}', lambda: dict(rows=linear(model, ids, judge.refs, recipe, scores.schemes, batch)))['rows'].double().mean(0)
+        rows = judge.state.once(f'gradient at {_key(recipe)}', lambda: dict(rows=linear(model, ids, judge.refs, recipe, scores.schemes, batch, judge.sim)))['rows'].double().mean(0)
         at = {l.name: i for i, l in enumerate(scores.layers)}
         G = torch.stack([rows[[at[n] for n in g]].sum(0) for g in scores.groups]).numpy()
         judge.expansions[key] = G, _curvature(scores, _choice(scores, recipe))
@@ -206,12 +208,15 @@ def refine(model,          # The model that was scored, unquantized
            minutes: float = None,     # Measure no further candidate after so many minutes
            damping=DAMPING,           # μ of the formula in the first round, a candidate each; later ones follow the winner
            batch: int = 4,            # Sequences at a time
+           engine: str = None,        # Who computes, one of `mpq_nb.schemes.ACTIVATIONS`; None: as the recipe says
            state=Checkpoint(),        # To continue an interrupted run, as in `score`
           ) -> Recipe:     # Of the same budget; `made["refined"]` tells what was measured
     "Improve a recipe by measuring it; on the tokens measured, the result is never worse than uniform, head or tail of its budget."
+    sim = recipe.simulated_as(engine)
     ids, scores, recipe, budget, allowed = _check_refine(model, toks, scores, recipe, rounds, batch, evaluations, minutes, damping)
-    if state.path: state.of('refining', model=identity(model), tokens=Tokens(ids, '').fingerprint, start=_key(recipe), schemes=scores.schemes, losses=digest(dict(loss=scores.loss) | ({} if scores.cross is None else dict(cross=scores.cross)), [recipe.budget, recipe.made.get('grouping'), *map(recipe.made.get, ('fixed', 'at_least', 'engine'))]), damping=damping, batch=batch, version=__version__)
-    return fitting(batch, lambda b: _refined(_Judge(model, ids, b, evaluations, minutes, state), ids, scores, recipe, budget, allowed, rounds, damping, b))
+    if state.path: state.of('refining', model=identity(model), tokens=Tokens(ids, '').fingerprint, start=_key(recipe), schemes=scores.schemes, losses=digest(dict(loss=scores.loss) | ({} if scores.cross is None else dict(cross=scores.cross)), [recipe.budget, recipe.made.get('grouping'), *map(recipe.made.get, ('fixed', 'at_least', 'engine'))]), damping=damping, batch=batch, **asdict(sim), version=__version__)
+    if engine is not None: recipe = replace(recipe, made=recipe.made | dict(activations=engine))
+    return fitting(batch, lambda b: _refined(_Judge(model, ids, b, evaluations, minutes, state, sim), ids, scores, recipe, budget, allowed, rounds, damping, b))
 
 # %% ../../nbs/core/07_refinement.ipynb #7bfb2c05
 def _search(judge, ids, scores, limits, rounds, damping, batch, bar):

@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..base.layers import blocks
-from ..base.quantizers import qdq, qdq_activation
+from ..base.quantizers import Simulation
 from ..base.resume import Checkpoint
 from ..base.simulation import simulated
 from ..base.walk import (
@@ -34,26 +34,26 @@ def text_gradient(logits, # [n, t, V], of the tokens ids[at]
     return g
 
 # %% ../../nbs/core/01_rivals.ipynb #f5836433
-def output_fisher(model, ids, schemes, batch, seed, ls, state):
+def output_fisher(model, ids, schemes, batch, seed, ls, state, sim=Simulation()):
     "½Σ(gradient · error of the output)², element by element: as in ModelOpt's auto_quantize"
     def measure(name, layer):
         w = layer.weight.detach()
-        ws = [(s, qdq(w, s)) for s in schemes]
+        ws = [(s, sim.weight(w, s)) for s in schemes]
         def squares(x, g, h):
             y = x @ w.T
-            return torch.stack([((qdq_activation(x, s) @ q.T - y) * g).float().pow(2).sum((1, 2)) for s, q in ws], -1) / 2
+            return torch.stack([((sim.inputs(x, s) @ q.T - y) * g).float().pow(2).sum((1, 2)) for s, q in ws], -1) / 2
         return squares
     return dict(samples=stream(model, ids, ls, text_gradient, measure, batch, state) / ids.shape[1])
 
 # %% ../../nbs/core/01_rivals.ipynb #f9a20887
-def delta_loss(model, ids, schemes, batch, seed, ls, state):
+def delta_loss(model, ids, schemes, batch, seed, ls, state, sim=Simulation()):
     "Σ|gradient · error of the weight| at the quantized model, one pass a format: in the manner of AutoRound's AutoScheme"
     cols = []
     for s in schemes:
-        with simulated(model, {l.name: s for l in ls}) as before:
+        with simulated(model, {l.name: s for l in ls}, sim=sim) as before:
             def measure(name, layer):
                 error = before[name] - layer.weight.detach()
-                return lambda x, g, h: torch.stack([((gi.T @ qdq_activation(xi, s)) * error).float().abs().sum() for gi, xi in zip(g, x)])
+                return lambda x, g, h: torch.stack([((gi.T @ sim.inputs(xi, s)) * error).float().abs().sum() for gi, xi in zip(g, x)])
             cols.append(state.once(s, lambda: dict(rows=stream(model, ids, ls, text_gradient, measure, batch, state, f'pass in {s}', together=True)))['rows'])
     return dict(samples=torch.stack(cols, -1) / ids.shape[1])
 
@@ -94,24 +94,24 @@ def reference_logprobs(model, parts, passes):
         return lambda at: whole[at]
     return [get(p, *end) for p, (_, *end) in zip(parts, passes)]
 
-def kl_from_end(model, ids, logp, end, is_tuple, head):
+def kl_from_end(model, ids, logp, end, is_tuple, head, sim=Simulation()):
     "KL of each sequence [n], `end` being what the quantized blocks put out; `head` {name: scheme}, if it is quantized as well."
     def made():
         for at in slices(*ids.shape, vocab_size(model)):
-            with simulated(model, head), torch.no_grad(): logits = logits_of(model, ids[at], end[at], is_tuple)
+            with simulated(model, head, sim=sim), torch.no_grad(): logits = logits_of(model, ids[at], end[at], is_tuple)
             yield at, logits
             del logits         # before the next are made
     return kl_sliced(logp, made(), ids.shape)
 
 # %% ../../nbs/core/01_rivals.ipynb #fc1b88ed
-def measured_kl(model, ids, schemes, batch, seed, ls, state=Checkpoint()):
+def measured_kl(model, ids, schemes, batch, seed, ls, state=Checkpoint(), sim=Simulation()):
     "measured KL with one layer quantized at a time, a forward pass for every layer and format"
     parts = ids.split(batch)
     with tqdm(total=len(parts) * len(ls) * len(schemes), desc='measuring', leave=False) as bar:
-        rows = [state.once(f'KL of batch {i}, {batch} at a time', lambda: dict(kl=_kl_batch(model, p, schemes, ls, bar)))['kl'] for i, p in enumerate(parts)]
+        rows = [state.once(f'KL of batch {i}, {batch} at a time', lambda: dict(kl=_kl_batch(model, p, schemes, ls, bar, sim)))['kl'] for i, p in enumerate(parts)]
     return dict(samples=torch.cat(rows))
 
-def _kl_batch(model, ids, schemes, ls, bar):
+def _kl_batch(model, ids, schemes, ls, bar, sim):
     "[n, L, Q] for the sequences of a batch."
     B, out = len(blocks(model)[1]), torch.zeros(len(ids), len(ls), len(schemes))
     calls, end, is_tuple = forward(model, ids)
@@ -120,15 +120,15 @@ def _kl_batch(model, ids, schemes, ls, bar):
         for k, s in enumerate(schemes):
             changed = end
             if l.block < B:
-                with _from_block(model, l.block, calls[l.block], is_tuple), simulated(model, {l.name: s}): changed = forward(model, ids, None)[1]
-            out[:, j, k] = kl_from_end(model, ids, logp, changed, is_tuple, {l.name: s} if l.block == B else {})
+                with _from_block(model, l.block, calls[l.block], is_tuple), simulated(model, {l.name: s}, sim=sim): changed = forward(model, ids, None)[1]
+            out[:, j, k] = kl_from_end(model, ids, logp, changed, is_tuple, {l.name: s} if l.block == B else {}, sim)
             bar.update()
     return out
 
 # %% ../../nbs/core/01_rivals.ipynb #f942bea2
-def mse(model, ids, schemes, batch, seed, ls, state):
+def mse(model, ids, schemes, batch, seed, ls, state, sim=Simulation()):
     "Σ(error of the weight)²: no data, no model, no activations"
     loss = []
     for l in ls:
-        with resident(m := model.get_submodule(l.name)): loss.append(weight_errors(m.weight.detach(), schemes).float().pow(2).sum(1).cpu())
+        with resident(m := model.get_submodule(l.name)): loss.append(weight_errors(m.weight.detach(), schemes, sim).float().pow(2).sum(1).cpu())
     return dict(loss=torch.stack(loss))

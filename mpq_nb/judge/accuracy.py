@@ -61,6 +61,6 @@ def accuracy_table(results: dict,       # {name: `TaskResults`} on the same ques
     for n, r in results.items():
         p = paired_tasks(r, results[against], metric).p
         cell = lambda t: '{:.4f} ± {:.4f}'.format(*r.accuracy(t, metric)) + (' ≈' if n != against and p[t] > .05 else '')
-        share = '' if n == reference else f' ({r.accuracy(metric=metric)[0]/whole:.1%})'
+        share = '' if n == reference or whole == 0 else f' ({r.accuracy(metric=metric)[0]/whole:.1%})'   # of nothing there is no share
         rows.append({'': n} | {t: cell(t) for t in r.tasks} | {'average': '{:.4f} ± {:.4f}'.format(*r.accuracy(metric=metric)) + share + (' ≈' if n != against and p['average'] > .05 else '')})
     return pd.DataFrame(rows).set_index('')

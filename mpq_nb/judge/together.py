@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..base.files import InputError
 from ..base.layers import blocks, layers
-from ..base.quantizers import qdq
+from ..base.quantizers import ENGINE, ROUNDING, Simulation
 from ..base.resume import fitting
 from ..base.simulation import simulated
 from ..base.text import as_tokens, check_batch
@@ -25,11 +25,14 @@ from .divergence import (
 from .references import clipped_logprobs, Reference
 
 # %% ../../nbs/judge/03_together.ipynb #8f2fa87e
-def _by_block(model, recipes):
-    "{name: [{layer: scheme} of each block, and at the end of the head]}, nothing being quantized where the recipe is None."
-    out = {n: [{} for _ in range(len(blocks(model)[1]) + 1)] for n in recipes}
+def _by_block(model, recipes, engine=None, rounding=None):
+    "{name: [(who computes, {layer: scheme}) of each block, and at the end of the head]}, nothing being quantized where the recipe is None."
+    blocks_of = lambda: [{} for _ in range(len(blocks(model)[1]) + 1)]
+    out = {}
     for n, r in recipes.items():
-        for l in layers(model, r.has_head) if r is not None else (): out[n][l.block][l.name] = r.schemes[l.name]
+        at, sim = blocks_of(), Simulation() if r is None else r.simulated_as(engine, rounding)
+        for l in layers(model, r.has_head) if r is not None else (): at[l.block][l.name] = r.schemes[l.name]
+        out[n] = [(sim if schemes else Simulation(), schemes) for schemes in at]
     return out
 
 # %% ../../nbs/judge/03_together.ipynb #dfd8e4eb
@@ -41,28 +44,31 @@ def _begun(model, parts):
 
 # %% ../../nbs/judge/03_together.ipynb #b8af4fd7
 def _rounding():
-    "`qdq` that remembers: for a few weights that many recipes use."
+    "A function of (who computes) whose answer is a weight's quantizer that remembers: for a few weights that many recipes use."
     known = {}
-    def rounded(w, s):
-        key = w.data_ptr(), w.shape, s
-        if key not in known: known[key] = qdq(w, s)
-        return known[key]
-    return rounded
+    def by(sim):
+        def rounded(w, s, scale=None):
+            key = w.data_ptr(), w.shape, s, scale and scale.item(), sim.rounding
+            if key not in known: known[key] = sim.weight(w, s, scale)
+            return known[key]
+        return rounded
+    return by
 
 # %% ../../nbs/judge/03_together.ipynb #f67c9a20
 def _ends(model, formats, parts):
     "{name: [last block's output at each batch]}, and whether a block returns a tuple; each branch of the recipes' tree computed once."
     blks, branch, hidden, calls = blocks(model)[1], dict.fromkeys(formats, ()), {}, []
     for b, block in enumerate(tqdm(blks, desc='evaluating', leave=False)):
-        turns, rounded, new = {}, _rounding(), {}          # turns: {formats of this block: branches that take them}
+        turns, rounded, new = {}, _rounding(), {}          # turns: {who computes and formats of this block: branches that take them}
         for n, at in formats.items():
-            f = tuple(at[b].items())
+            f = at[b][0], tuple(at[b][1].items())
             turns.setdefault(f, {})[branch[n]] = None
             branch[n] += f,
         left = Counter(k for ks in turns.values() for k in ks)
         with resident(block), torch.no_grad():
             for f, ks in turns.items():
-                with simulated(model, dict(f), rounded):
+                sim, schemes = f
+                with simulated(model, dict(schemes), rounded(sim), sim=sim):
                     if not calls: calls, hidden[()], new[f,], is_tuple = _begun(model, parts)
                     for k in ks:
                         left[k] -= 1
@@ -79,9 +85,9 @@ def _at_ends(model, formats, toks, reference, batch):
     "{name: evaluation}, the recipes side by side."
     parts = toks.ids.split(batch)
     (ends, is_tuple), rows, heads = _ends(model, formats, parts), {n: [] for n in formats}, {}
-    for n, at in formats.items(): heads.setdefault(tuple(at[-1].items()), []).append(n)
-    for head, names in heads.items():
-        with simulated(model, dict(head)):
+    for n, at in formats.items(): heads.setdefault((at[-1][0], tuple(at[-1][1].items())), []).append(n)
+    for (sim, head), names in heads.items():
+        with simulated(model, dict(head), sim=sim):
             for i, p in enumerate(parts):
                 ref = _last(partial(rows_at, reference, i*batch))
                 for n in names: rows[n].append(compare_slices(ref, clipped_logprobs(sliced_logits(model, p, vocab_size(model), ends[n][i], is_tuple), p.shape[1] - 1), p.cpu(), None))
@@ -102,6 +108,8 @@ def evaluate_each(model,          # A decoder from transformers, unquantized
                   toks,           # `Tokens` or ids [N, T], as for `evaluate`
                   reference: Reference, # From `reference`
                   batch: int = 4, # Sequences at a time
+                  engine: str = None, # Who computes, one of `mpq_nb.schemes.ACTIVATIONS`; None: as each recipe says
+                  rounding: str = None, # How weights are rounded, one of `mpq_nb.schemes.ROUNDINGS`; None: as each recipe says
                  ) -> dict:       # {name: Evaluation}
     "`evaluate` of several recipes in one walk through the blocks; holds hidden states of N × T × width numbers for every recipe, less where recipes begin alike."
     toks = as_tokens(toks, model)
@@ -109,13 +117,14 @@ def evaluate_each(model,          # A decoder from transformers, unquantized
     if getattr(model, '_mpq_recipe', None) is not None: raise InputError('the model is inside a `quantized` block: leave it first, the recipes are applied here.')
     if not isinstance(reference, Reference): raise InputError('several recipes are compared with a reference on the disk or in memory: give reference(model, toks).')
     check_reference(reference, toks)
+    Simulation(engine or ENGINE, rounding or ROUNDING)
     if not recipes: raise InputError('there is no recipe to evaluate.')
     for r in recipes.values():
         if r is not None: r.check(layers(model, r.has_head), fingerprint(model))
-    try: return fitting(batch, lambda b: _at_ends(model, _by_block(model, recipes), toks, reference, b))
+    try: return fitting(batch, lambda b: _at_ends(model, _by_block(model, recipes, engine, rounding), toks, reference, b))
     except UnorderedBlocks:
         if streamed(model): raise
     out = {}
     for n, r in recipes.items():
-        with simulated(model, r.schemes if r else {}): out[n] = evaluate(model, toks, reference, batch)
+        with simulated(model, r.schemes if r else {}, sim=r.simulated_as(engine, rounding) if r else Simulation()): out[n] = evaluate(model, toks, reference, batch)
     return out

@@ -8,12 +8,17 @@ __all__ = ['TUNING', 'FUSED_NAMES', 'OVERRIDES', 'quiet', 'model_to_pack', 'writ
 # %% ../../nbs/ship/01_autoround.ipynb #725eeeca
 import copy, gc, json, logging, os, re, shutil, tempfile, warnings
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from auto_round import __version__ as AUTO_ROUND
+from safetensors import safe_open
 
+from ..base.files import atomic
 from ..base.layers import groups as groups_of, layers
+from ..base.quantizers import grid, tensor_scale
 from ..base.schemes import KNOWN, scheme
+from ..base.simulation import shared_scales
 from ..base.text import as_tokens
 from ..base.weights import fingerprint, rest_bytes
 from ..core.recipes import Recipe
@@ -63,15 +68,41 @@ def model_to_pack(model, consume):
     for m in model.modules(): m._parameters.clear()
     return work
 
+# %% ../../nbs/ship/01_autoround.ipynb #9f389625
+@contextmanager
+def _registered(rounding):
+    "For the length of the block, AutoRound's plain quantizers of MX and NVFP4 weights round as `rounding` says."
+    from auto_round.data_type import QUANT_FUNC_WITH_DTYPE as registry
+    def mx(tensor, bits=4, **kw): return *grid(tensor, f'MXFP{bits}', rounding), None
+    def nv(tensor, global_scale=None, **kw): return *grid(tensor, 'NVFP4', rounding, global_scale), None
+    ours = dict(rtn_mx_fp=mx, rtn_nv_fp=nv)
+    before = {k: registry[k] for k in ours if k in registry}
+    try:
+        registry.update(ours)
+        yield
+    finally:
+        for k in ours: registry.pop(k)
+        registry.update(before)
+
+def _set_scales(model, recipe):
+    "Give every NVFP4 layer of a model that AutoRound is to pack its scale of the whole weight, as it is simulated; 1 for zeros."
+    weight = lambda l: model.get_submodule(l).weight.data
+    shared = shared_scales(recipe.schemes, weight)
+    for l, s in recipe.schemes.items():
+        if scheme(s).data_type != 'nv_fp': continue
+        own, = shared(l) or (tensor_scale(weight(l).abs().amax().float()),)
+        model.get_submodule(l).weight_global_scale = torch.where(own > 0, own, 1.).reshape(1)
+
 # %% ../../nbs/ship/01_autoround.ipynb #f2788151
 def write_autoround(model, tokenizer, recipe, folder, calibration, tune, consume, format):
     "Have AutoRound quantize a copy of the model, or the model itself, and write it."
     from auto_round import AutoRound
     dtype, work = model.dtype, model_to_pack(model, consume)
     work.name_or_path = work.config._name_or_path = ''
+    _set_scales(work, recipe)
     first = next(s for s in recipe.schemes.values() if scheme(s).bits < 16)
     data = {} if calibration is None else dict(dataset=_register_tokens(calibration), nsamples=len(calibration), seqlen=calibration.ids.shape[1])
-    with _environment(AR_DISABLE_DATASET_SUBPROCESS='1'):
+    with _environment(AR_DISABLE_DATASET_SUBPROCESS='1'), _registered(recipe.simulation.rounding):
         ar = AutoRound(work, tokenizer, scheme=scheme(first), layer_config=recipe.to_layer_config(), iters=TUNING if tune is True else int(tune),
                        disable_opt_rtn=True, amp=dtype != torch.float32, **data)
         ar.quantize_and_save(str(folder/'w'), format=format)
@@ -79,7 +110,19 @@ def write_autoround(model, tokenizer, recipe, folder, calibration, tune, consume
     for f in written.iterdir(): shutil.move(f, folder/f.name)
     shutil.rmtree(folder/'w')
     del work, ar; gc.collect()
+    _mend_scales(folder)
     _mend_config(folder, recipe, dtype, format)
+
+# %% ../../nbs/ship/01_autoround.ipynb #e6255a25
+def _mend_scales(folder):
+    "Put 1 in place of NVFP4's scales of inputs that are 0."
+    from safetensors.torch import load_file, save_file
+    for p in Path(folder).glob('*.safetensors'):
+        with safe_open(p, 'pt') as f:
+            zero = [k for k in f.keys() if k.endswith('_global_scale') and not f.get_tensor(k).all()]
+            about = f.metadata()
+        if not zero: continue
+        with atomic(p) as tmp: save_file(load_file(p) | {k: torch.ones(1) for k in zero}, tmp, metadata=about)
 
 # %% ../../nbs/ship/01_autoround.ipynb #eadb5273
 FUSED_NAMES = {('q_proj', 'k_proj', 'v_proj'): 'qkv_proj', ('gate_proj', 'up_proj'): 'gate_up_proj'}   # vLLM's
@@ -96,12 +139,24 @@ def _with_fused(dynamic, schemes):
             if key in dynamic: out[f'{sign}:.*{re.escape(f"{parent}.{whole}")}.*'] = dynamic[key]
     return out
 
+# %% ../../nbs/ship/01_autoround.ipynb #8d0841e1
+def _served_dtype(recipe, dtype):
+    "The 16-bit dtype in which a packed checkpoint of a model in `dtype` is to be computed."
+    floats = any(scheme(s).data_type != 'int' for s in recipe.schemes.values() if scheme(s).bits < 16)
+    return 'float16' if dtype == torch.float16 and not floats else 'bfloat16'
+
+def _declare_dtype(config, dtype):
+    "Name the dtype wherever a configuration does, in place."
+    config['dtype'] = dtype
+    if 'torch_dtype' in config: config['torch_dtype'] = dtype
+    if 'dtype' in config.get('text_config', {}): config['text_config']['dtype'] = dtype
+
 # %% ../../nbs/ship/01_autoround.ipynb #c56ae377
 def _mend_config(folder, recipe, dtype, format):
     "Say in the configs what AutoRound leaves unsaid."
     for p in (folder/'config.json', folder/'quantization_config.json', folder/'quantize_config.json'):
         d = json.loads(p.read_text()) if p.exists() else {}
-        if format == 'auto_gptq' and 'dtype' in d: d['dtype'] = str(dtype).removeprefix('torch.')
+        if 'model_type' in d: _declare_dtype(d, _served_dtype(recipe, dtype))
         q = d.get('quantization_config', d)
         if q.get('dynamic'): q['dynamic'] = _with_fused(q['dynamic'], recipe.schemes)
         groups = q.get('config_groups', {})

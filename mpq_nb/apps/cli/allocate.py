@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .common import (
     budget_args, check_left, forecast, parse_rules, partial_state, recipe_counts)
-from ..terminal import interrupt_status, say, size_text
+from ..terminal import interrupt_status, next_command, say, size_text
 from .commands import command
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #a2f19bcc
@@ -57,7 +57,7 @@ def _conditions(fixed, at_least, engine, by, refine, minutes, resume, out):
 def allocate(scores: str,         # File written by mpq score
              bits: float = None,  # Budget: payload bits per quantizable weight
              bpw: float = None,   # Budget: stored bits per quantizable weight, with scales
-             gib: float = None,   # Budget: GiB of the whole checkpoint
+             gib: str = None,     # Budget: size of the whole checkpoint in GiB, or such as 500MiB
              fit: str = None,     # Budget: memory of a device, such as 24GiB, with the key-value cache and a tenth to spare
              context: int = 4096, # With --fit: tokens of a context
              contexts: int = 1,   # With --fit: contexts at a time
@@ -65,9 +65,10 @@ def allocate(scores: str,         # File written by mpq score
              groups: str = None,  # none or fused; by default as scored
              fixed: str = None,   # PATTERN=SCHEME,…: layers whose name has the pattern take that format
              at_least: str = None, # PATTERN=SCHEME,…: … or one of no fewer bits
-             engine: str = None,  # Only what this engine can serve: vllm, sglang, transformers or llama.cpp
+             engine: str = None,  # Only what nothing speaks against for this engine: vllm, sglang, transformers, gptqmodel or llama.cpp; vllm:cpu for another platform than cuda
              by: str = 'ours',    # ours; or to compare: head or tail (the layers nearest lm_head or the embedding in the largest format), random:SEED, uniform:NAME
              refine: bool = False, # Load the model again, measure the recipe and improve it: minutes, but better and never behind head, tail or uniform
+             trust_remote_code: bool = False, # With --refine: run the modelling code that the checkpoint brings
              minutes: float = None, # With --refine: start nothing new after so many
              resume: bool = False, # With --refine: continue where an interrupted run of the same command ended
              out: str = 'recipe.json', # File to write
@@ -96,15 +97,24 @@ def refine_recipe(s, r, minutes, state):
     if 'kl' in a: say(f"{a['evaluations']} recipes measured: KL on the calibration tokens from {a['start']:.4f} to {a['kl']:.4f} ({dict(budget='the effort that was allowed is used up', rounds='all rounds are used').get(a['ended'], a['ended'])})")
     return r
 
+# %% ../../../nbs/apps/cli/03_allocate.ipynb #a5a18344
+def _told_rules(r, s):
+    "A line for each rule of a recipe: how many layers it takes, and which."
+    from mpq_nb.core.allocation import matching
+    rules = [(f'--{k.replace("_", "-")} {p}={n}', matching(s.layers, p)) for k in ('fixed', 'at_least') for p, n in (r.made.get(k) or {}).items()]
+    which = lambda found: ', '.join(found) if len(found) < 4 else f'{found[0]}, {found[1]} … {found[-1]}'
+    return [f'{rule}: {len(found)} of {len(s.layers)} layers, {which(found)}' for rule, found in rules]
+
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #7188dc51
 def _told(r, s, by, out):
     "What `mpq allocate` says of its recipe."
     from mpq_nb.base.schemes import bits
     full = by == 'ours' and r.bits == max(map(bits, s.schemes))
     spare = '\nthe budget is not used up: every layer has as many bits as the largest of the formats' if full else ''
-    if 'engine' in r.made: spare += f"\n{r.made['engine']} can serve it, by what is known; without that condition the predicted loss would be {r.made['loss_without_engine']:.4g} nats"
+    if 'engine' in r.made: spare += f"\nnothing that is known of {r.made['engine']} speaks against it; without that condition the predicted loss would be {r.made['loss_without_engine']:.4g} nats"
     for names, x in r.made.get('families', {}).items(): spare += f"\n  one checkpoint holds one family of formats; {names}: {x if isinstance(x, str) else f'a predicted loss of {x:.4g} nats'}"
-    return f"{r!r}{spare}\n{size_text(r.nbytes)} of checkpoint{_packing(r, s.schemes)}\nwrote {out}; next: mpq evaluate {r.made.get('model_name') or 'MODEL'} --recipe {out}"
+    spare += ''.join(f'\n{line}' for line in _told_rules(r, s))
+    return f"{r!r}{spare}\n{size_text(r.nbytes)} of checkpoint{_packing(r, s.schemes)}\nwrote {out}; {next_command('evaluate', r.made.get('model_name') or 'MODEL', '--recipe', out)}"
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #0389604b
 def _packing(r, schemes):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['budget_args', 'parse_rules', 'recipe_counts', 'forecast', 'partial_path', 'check_left', 'partial_state',
-           'unnamed_path', 'versions', 'origin_of']
+           'unnamed_path', 'versions', 'origin_of', 'trusting_args']
 
 # %% ../../../nbs/apps/cli/01_common.ipynb #023cdace
 import json, os
@@ -63,20 +63,34 @@ def forecast(model, samples, length, dtype='auto', verify=False, stream=False, w
 # %% ../../../nbs/apps/cli/01_common.ipynb #ac22f88a
 def partial_path(out): return Path(f'{out}.partial')
 
-def check_left(out, resume):
-    "Raise where an interrupted run left something and it is not to be resumed."
+def check_left(out, resume, model=None):
+    "Raise where an interrupted run left something and it is not to be resumed; what one on another model left is removed."
     from mpq_nb.base.files import InputError
     from mpq_nb.base.files import check_out
-    check_out(partial_path(out))
-    if partial_path(out).exists() and not resume: raise InputError(f"'{partial_path(out)}' is what an interrupted run left: --resume goes on from there; or remove it to start again.")
+    from mpq_nb.base.resume import owned
+    left = check_out(partial_path(out))
+    if resume or not left.exists(): return
+    was = _left_of(left)
+    if model is None or was in (None, model): raise InputError(f"'{left}' is what an interrupted run left: --resume goes on from there; or remove it to start again.")
+    with owned(left): left.unlink(missing_ok=True)
+    say(f"removed '{left}', which an interrupted run on {was} had left")
+
+def _left_of(left):
+    "The model that an interrupted run was on; None where its file does not say."
+    from mpq_nb.base.files import InputError
+    from mpq_nb.base.resume import read_checkpoint
+    try: return read_checkpoint(left)[0].get('command', {}).get('model')
+    except InputError: return None
 
 # %% ../../../nbs/apps/cli/01_common.ipynb #ab7567be
 @contextmanager
-def partial_state(out):
+def partial_state(out, model=None):
     "The checkpoint of a command's work; whether there may be one already was asked by `check_left`."
     from mpq_nb.base.resume import Checkpoint
     try:
-        with Checkpoint(partial_path(out)) as state: yield state
+        with Checkpoint(partial_path(out)) as state:
+            if model: state.about.setdefault('command', dict(model=str(model)))
+            yield state
     except KeyboardInterrupt:
         if partial_path(out).exists(): say(f"what is finished is in '{partial_path(out)}'; the same command with --resume goes on from there")
         raise
@@ -97,3 +111,11 @@ def versions():
 def origin_of(command, args):
     "What was asked for, as it is kept in the command's output."
     return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume', 'ray')}, versions=versions())
+
+# %% ../../../nbs/apps/cli/01_common.ipynb #2d963a6ax1
+@contextmanager
+def trusting_args(args):
+    "For the length of the block, a checkpoint's own code may be run if the command was told so."
+    if not args.get('trust_remote_code'): yield; return
+    from mpq_nb.base.loading import trusting
+    with trusting(True): yield

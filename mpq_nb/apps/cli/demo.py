@@ -6,7 +6,7 @@
 __all__ = ['DEMO_SCHEMES', 'demo']
 
 # %% ../../../nbs/apps/cli/10_demo.ipynb #65b684a7
-import json, re
+import json, re, shlex
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -23,9 +23,10 @@ DEMO_SCHEMES = ('MXFP4', 'MXFP8', 'W4A16G64', 'W8A16G64')
 def _demo_scores(folder, toks, model):
     "Scores of the demo, taken from an earlier run if they are of the same model, tokens and version."
     from mpq_nb import __version__, models, sensitivity
+    from mpq_nb.base.quantizers import ENGINE, ROUNDING
     from mpq_nb.base.files import InputError
     path = folder/'scores.safetensors'
-    want = dict(model=models.fingerprint(model), tokens=toks.fingerprint, version=__version__)
+    want = dict(model=models.fingerprint(model), tokens=toks.fingerprint, version=__version__, engine=ENGINE, rounding=ROUNDING)
     try: s = sensitivity.Scores.load(path)
     except InputError: s = None
     if s is not None and s.schemes == DEMO_SCHEMES and want.items() <= s.meta.items(): say(f'using {path} of an earlier run'); return s
@@ -143,4 +144,4 @@ def demo(out: str = 'demo',  # Folder to write
     lines.append(f"the packed W4/W8 checkpoint, {size_text(v['bytes'])}: {proof_lines(v)}")
     _demo_write(folder, df, lines, res)
     report(str(folder))
-    return dict(text=[df, '', *lines, '', f'everything is in {folder}/: report.html (open it in a browser), table.md, figure.png, recipes/, packed/', f'next: mpq score MODEL on a model of your own, or mpq allocate {folder}/scores.safetensors --bits 5.5 --schemes W4A16G64,W8A16G64 for another budget'], out=out, status=int(not v['ok']), **res)
+    return dict(text=[df, '', *lines, '', f'everything is in {folder}/: report.html (open it in a browser), table.md, figure.png, recipes/, packed/', f"next: mpq score MODEL on a model of your own, or mpq allocate {shlex.quote(str(folder/'scores.safetensors'))} --bits 5.5 --schemes W4A16G64,W8A16G64 for another budget"], out=out, status=int(not v['ok']), **res)

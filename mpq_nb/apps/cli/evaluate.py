@@ -12,15 +12,18 @@ from pathlib import Path
 
 from .common import (
     check_left, forecast, origin_of, partial_state, unnamed_path)
-from ..terminal import say
+from ..terminal import next_command, say
 from .commands import command
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #ea0dc1a6
-def _check_candidate(recipe, against):
+def _check_candidate(recipe, against, engine=None):
     "Raise if what is to be judged is not there."
     from mpq_nb.core.recipes import Recipe
     from mpq_nb.base.files import InputError
+    from mpq_nb.base.quantizers import activations
     if recipe and against: raise InputError('give --recipe or --against, not both.')
+    if engine is not None and not recipe: raise InputError('--engine says who computes a simulated model, and goes with --recipe; a checkpoint computes as transformers runs it.')
+    if engine is not None: activations(engine)
     if recipe: Recipe.load(recipe)
     if against and not Path(against).exists(): raise InputError(f"there is no checkpoint '{against}'.")
 
@@ -32,13 +35,13 @@ def _check_unseen(recipe, toks):
         raise InputError('these are the tokens that the recipe was calibrated on, so the result would flatter it; choose another --text.')
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #7a307094
-def _candidate(m, tok, toks, recipe, against, dtype):
+def _candidate(m, tok, toks, recipe, against, dtype, engine=None):
     "A context in which the model to be judged is at hand (a recipe's simulated model, another checkpoint, or the model itself), and how much of the vocabulary to compare."
     from mpq_nb import allocation as A, evaluation as E, models, quantization as Q
     if recipe:
         r = A.Recipe.load(recipe)
         r.check(models.layers(m, r.has_head), models.fingerprint(m))
-        return Q.quantized(m, r), None
+        return Q.quantized(m, r, engine), None
     if not against: return nullcontext(m), None
     if (made := Path(against)/'recipe.json').is_file():
         r = A.Recipe.load(made)
@@ -92,6 +95,7 @@ def _judged(m, tok, toks, ref, candidate, vocab, tasks, data, limit, other, stat
     results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit, state=state)} if tasks else {}
     with candidate as c:
         e = E.evaluate(c, toks, ref, vocab=vocab, state=state)
+        if getattr(c, '_mpq_recipe', None) is not None: e = E.with_noise(e, c, ref)      # a simulation
         if tasks and other: results['quantized'] = E.lm_eval_tasks(c, tok, tasks, data, limit, state=state)
     return e, results
 
@@ -99,7 +103,7 @@ def _judged(m, tok, toks, ref, candidate, vocab, tasks, data, limit, other, stat
 def _told_evaluation(e, results, model, recipe, out):
     "What `mpq evaluate` says: the divergence, where it sits, the tasks, and what to type next."
     said = [repr(e), 'where it sits, by the confidence of the unquantized model:', e.where().round(4), *(_told_tasks(results) if results else [])]
-    return said + [f'wrote {out}; next: mpq report {Path(out).parent}' if out else f'next: mpq quantize {model} {recipe} -o quantized' if recipe else ''][:bool(out or recipe)]
+    return said + ([f"wrote {out}; {next_command('report', Path(out).parent)}"] if out else [next_command('quantize', model, recipe, '-o', 'quantized')] if recipe else [])
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #5f3f6012
 @command('mpq evaluate Qwen/Qwen3-0.6B --recipe recipe.json',
@@ -113,20 +117,22 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
              tasks: str = None,    # lm-eval tasks, separated by commas
              data: str = None,     # Folder that mirrors hub names, in place of the hub
              limit: int = None,    # Only the first so many questions of each task
+             engine: str = None,   # With --recipe, who computes: autoround, transformers, vllm, vllm-marlin or llama.cpp; by default the one that the recipe is for
              dtype: str = 'auto',  # auto, bfloat16 or float32
              stream: bool = False, # Leave the unquantized model's blocks on the disk and fetch one at a time
+             trust_remote_code: bool = False, # Run the modelling code that the checkpoint brings; read it first
              resume: bool = False, # Continue where an interrupted run of the same command ended
              out: str = None,      # Write the result to this .json file, too, for mpq report
             ):
     "Judge a recipe or a checkpoint against the unquantized model: KL, top-1, perplexity, benchmark tasks."
     ran = origin_of('evaluate', locals())
     from mpq_nb import evaluation as E, models
-    _check_candidate(recipe, against)
-    left = _partial_evaluation(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype)
+    _check_candidate(recipe, against, engine)
+    left = _partial_evaluation(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype, engine)
     say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{forecast(model, samples, length, dtype, stream=stream, work=('evaluate',))}")
     m, tok = models.load(model, dtype, stream=stream)
     toks = E.text_tokens(text, tok, m, samples, length)
-    candidate, vocab = _candidate(m, tok, toks, recipe, against, dtype)
+    candidate, vocab = _candidate(m, tok, toks, recipe, against, dtype, engine)
     if recipe: _check_unseen(recipe, toks)
     say(f'on {toks!r}: first the unquantized model, then the other')
     ref = E.reference(m, toks)

@@ -13,7 +13,7 @@ from pathlib import Path
 from mpq_nb.apps.cli.common import (
     budget_args, check_left, forecast, origin_of, partial_path, partial_state,
     recipe_counts)
-from ..terminal import say, size_text
+from ..terminal import next_command, say, size_text
 from .commands import command
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #18959cf1
@@ -31,13 +31,14 @@ def _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, s
     import torch
     from mpq_nb import allocation as A, calibration as C, models, quantization as Q, sensitivity
     from mpq_nb.core.refinement import refine
+    from mpq_nb.base.quantizers import ACTIVATIONS, ENGINE
     if recipe: return A.Recipe.load(recipe)
     names, ls = sensitivity.check_schemes(schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes)), models.layers(m)
     if format != 'fake': Q.check_offered(names, ls, format)
     rules = dict(engine=engine) if engine else {}
     blank = sensitivity.Scores(torch.zeros(len(ls), len(names)), tuple(ls), tuple((l.name,) for l in ls), names, meta=dict(rest_bytes=models.rest_bytes(m), cache=sensitivity.model_cache(m)))
     A.allocate(blank, **budget, **rules)      # is it feasible?
-    s = sensitivity.score(m, C.tokens('self', tok, m), names, state=state)
+    s = sensitivity.score(m, C.tokens('self', tok, m), names, engine=engine if engine in ACTIVATIONS else ENGINE, state=state)
     s.meta.update(model_name=model, ran=origin_of('score', dict(model=model, schemes=','.join(names), dtype=dtype)))
     r = A.allocate(s, **budget, **rules)
     if not fast: r = refine(m, None, s, r, state=state)
@@ -51,7 +52,7 @@ def _engine(engine, recipe, format):
     from mpq_nb.base.files import InputError
     if recipe and engine: raise InputError('--engine is for recipes that are made on the way; whether a finished one can be served, servable(recipe, engine) says in Python.')
     if engine == 'any' or format == 'fake' and not engine: return None
-    if engine: A.engine_facts(engine)
+    if engine: A.engine_and_platform(engine)
     return engine or Q.FORMATS[format].engines[0]
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #1f5be7ee
@@ -71,12 +72,17 @@ def _write(m, tok, r, out, format, overwrite, tune):
     return dict(ids=proof.ids)
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #ef37585a
+def _far_off(v):
+    "What a verification found wrong with positions, as the end of a sentence."
+    if wrong := v.get('wrong_buffers'): return f': not computed from the configuration as in the model {wrong[0]}'
+    return f": {v['kl_far']:.1e} nats at positions far apart" if (v.get('kl_far') or 0) > 1e-3 else ''
+
 def proof_lines(v):
     "What `verify` found, in a sentence."
     n = v['layers_as_recipe'] + len(v['wrong_layers'])
     found = (f"reloaded by a fresh process, it is {v['kl']:.1e} nats from the simulated model with {v['top1']:.1%} top-1 agreement; {v['layers_as_recipe']} of {n} layers are stored as the recipe says; "
              f"{v['kl_original']:.3f} ± {v['kl_original_se']:.3f} nats from the original")
-    return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}"
+    return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}{_far_off(v)}"
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #8702cbb3
 def _finished(out, ran, format):
@@ -92,12 +98,12 @@ def _finished(out, ran, format):
     say(f"'{out}' was finished by this command already; --overwrite in place of --resume makes it again")
     return r, v
 
-def _planned(recipe, budget, format, engine, out, overwrite, resume):
+def _planned(recipe, budget, format, engine, out, overwrite, resume, model=None):
     "Whether an interrupted run had begun to write, and the engine to serve; raises for what can be known to fail before the model is loaded."
     from mpq_nb import quantization as Q, schemes as S
     if format not in (*Q.FORMATS, 'fake'): raise S.unknown('format', format, (*Q.FORMATS, 'fake'))
     written = resume and partial_path(out).exists() and (Path(out)/'recipe.json').is_file()
-    Q.new_folder(out, overwrite or written); check_left(out, resume)
+    Q.new_folder(out, overwrite or written); check_left(out, resume, model)
     _check_recipe(recipe, budget, format)
     return written, _engine(engine, recipe, format)
 
@@ -128,15 +134,18 @@ def _write_once(m, tok, r, out, format, overwrite, tune, written, state):
 def _verified(model, r, out, dtype, state):
     "Compare what was written with the model and the recipe."
     from mpq_nb import models, quantization as Q
+    from mpq_nb.base.text import Tokens
     say('reading it back in a process of its own')
-    return Q.verify(out, models.load(model, dtype)[0], r, state.steps['written']['ids'])      # the first one is used up
+    toks = Tokens(state.steps['written']['ids'], 'self, seed 1')
+    return Q.verify(out, models.load(model, dtype)[0], r, toks)      # the first one is used up
 
 def _wrote(model, r, v, format, out):
     "What `mpq quantize` returns; `v` is what reading the checkpoint back showed, None for a simulated one."
     from mpq_nb import quantization as Q
-    if v is None: return dict(text=f'wrote {out}; next: mpq evaluate {model} --against {out}', out=out, **recipe_counts(r))
-    served = '\n'.join(f'{s!r}' for s in Q.serving_commands(r, format).values())
-    return dict(text=f"wrote {out}, {size_text(v['bytes'])}; {proof_lines(v)}\n{served}\nnext: mpq evaluate {model} --against {out}", out=out, verification=v, status=int(not v['ok']), **recipe_counts(r))
+    if v is None: return dict(text=f"wrote {out}; {next_command('evaluate', model, '--against', out)}", out=out, **recipe_counts(r))
+    served = '\n'.join(f'{s!r}' for s in Q.serving_commands(r, format))
+    then = next_command('evaluate', model, '--against', out) if v['ok'] else 'do not use it'
+    return dict(text=f"wrote {out}, {size_text(v['bytes'])}; {proof_lines(v)}\n{served}\n{then}", out=out, verification=v, status=int(not v['ok']), **recipe_counts(r))
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #03807650
 @command('mpq quantize Qwen/Qwen3-0.6B recipe.json -o out',
@@ -148,27 +157,29 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              format: str = 'auto_round', # auto_round, auto_gptq, auto_awq: packed integers; llm_compressor: MXFP4, MXFP8, NVFP4 or integers for vLLM; gguf: for llama.cpp; fake: rounded weights in the model's own dtype
              bits: float = None,      # Budget: payload bits per quantizable weight
              bpw: float = None,       # Budget: stored bits per quantizable weight, with scales
-             gib: float = None,       # Budget: GiB of the whole checkpoint
+             gib: str = None,         # Budget: size of the whole checkpoint in GiB, or such as 500MiB
              fit: str = None,         # Budget: memory of a device, such as 24GiB, with the key-value cache and a tenth to spare
              context: int = 4096,     # With --fit: tokens of a context
              contexts: int = 1,       # With --fit: contexts at a time
              schemes: str = None,     # Formats to choose among, with a budget; by default what suits the format: W4A16G64,W8A16G64, MXFP4,MXFP8 or GGUF:Q4_0,GGUF:Q8_0
-             engine: str = None,      # With a budget: only what this engine can serve; by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
+             engine: str = None,      # With a budget: only what nothing speaks against for this engine (vllm, or vllm:cpu); by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
              fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
              tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model
              dtype: str = 'auto',     # auto (the model's own, or bfloat16 where that has 32 bits), bfloat16 or float32; what is not quantized is stored in it
+             trust_remote_code: bool = False, # Run the modelling code that the checkpoint brings; read it first
              overwrite: bool = False, # Replace the output folder if it exists
              resume: bool = False,    # With a budget: continue where an interrupted run of the same command ended
              out: str = 'quantized',  # Folder to write
             ):
     "Write the quantized checkpoint of a recipe, and prove that it loads again."
     ran, budget = origin_of('quantize', locals()), budget_args(bits, bpw, gib, fit, context, contexts)
-    from mpq_nb import quantization as Q
+    from mpq_nb import models, quantization as Q
     if resume and (done := _finished(out, ran, format)): return _wrote(model, *done, format, out)
-    written, engine, dtype = *_planned(recipe, budget, format, engine, out, overwrite, resume), _stored_in(model, dtype)
+    written, engine, dtype = *_planned(recipe, budget, format, engine, out, overwrite, resume, model), _stored_in(model, dtype)
+    models.check_source(model)
     say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{forecast(model, 32, 256, dtype, format != 'fake', work=() if recipe else ('sample', 'score') + (() if fast else ('refine',)), schemes=schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes))}")
     m, tok = _fit_for(format, model, dtype)
-    with partial_state(out) as state:
+    with partial_state(out, model) as state:
         r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, state, dtype)
         _write_once(m, tok, replace(r, made=r.made | dict(written=ran)), out, format, overwrite, tune, written, state)
         v = None if format == 'fake' else _verified(model, r, out, dtype, state)

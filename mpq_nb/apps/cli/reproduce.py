@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .allocate import refine_recipe
 from .commands import COMMANDS
-from .common import versions
+from .common import trusting_args, versions
 from ..terminal import say
 from .commands import command
 
@@ -60,8 +60,9 @@ def _again(ran, out):
     "Run a command again; where it wrote to."
     from mpq_nb.base.files import InputError
     f, args = COMMANDS[ran['command']][0], dict(ran['args'])
+    if ran['command'] == 'score': args = dict(rounding='nearest') | args      # what files that don't say were made with
     if unknown := set(args) - set(inspect.signature(f).parameters) | {'out'} & set(args): raise InputError(f"mpq {ran['command']} has no {', '.join(sorted(unknown))} of its own to be made again; the file is of another version.")
-    f(**args, out=str(out))
+    with trusting_args(args): f(**args, out=str(out))
     return out
 
 # %% ../../../nbs/apps/cli/09_reproduce.ipynb #ca13c4ef

@@ -7,14 +7,15 @@ __all__ = ['score']
 
 # %% ../../../nbs/apps/cli/02_score.ipynb #a402043d
 from .common import check_left, forecast, origin_of, partial_state
-from ..terminal import say
+from ..terminal import next_command, say
 from .commands import command
 
 # %% ../../../nbs/apps/cli/02_score.ipynb #79a4ca64
-def _check_scoring(method, groups, calibration, stream):
+def _check_scoring(method, groups, calibration, stream, engine='autoround', rounding='search'):
     "Raise for a scoring that is not possible, whatever the model."
     from mpq_nb import models, schemes as S, sensitivity
     if method not in sensitivity.METHODS: raise S.unknown('method', method, sensitivity.METHODS)
+    S.activations(engine); S.rounding_of(rounding)
     if groups not in models.GROUPS: raise S.unknown('grouping', groups, models.GROUPS)
     if stream and calibration == 'self': raise S.InputError('--stream needs a --calibration text: sampling from the model would read all its weights for every token.')
 
@@ -41,10 +42,13 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
           method: str = 'fisher',     # How sensitivity is estimated: fisher; or to compare: output_fisher, delta_loss, kl, mse
           groups: str = 'none',       # none, or fused: layers that serving engines fuse share a format
           head: bool = False,         # Quantize lm_head as well, where it has a weight of its own
+          engine: str = 'autoround',  # Who will compute: whose rounding of activations is simulated; autoround, transformers, vllm, vllm-marlin or llama.cpp
+          rounding: str = 'search',   # How weights are rounded: search, for the best scale of every block of MX formats and NVFP4; or to compare: nearest
           dtype: str = 'auto',        # auto, bfloat16 or float32
           batch: int = 4,             # Sequences at a time
           seed: int = 0,              # Of the calibration draw
           stream: bool = False,       # Leave the blocks on the disk and fetch one at a time, for a model larger than memory; needs a calibration text
+          trust_remote_code: bool = False, # Run the modelling code that the checkpoint brings; read it first
           ray: str = None,            # Score on a Ray cluster, eight sequences a task: its address, auto, or local
           resume: bool = False,       # Continue where an interrupted run of the same command ended
           out: str = 'scores.safetensors', # File to write
@@ -53,12 +57,12 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     ran = origin_of('score', locals())
     from mpq_nb import calibration as C, models, sensitivity
     names, out = sensitivity.check_schemes(schemes), str(models.check_out(out))
-    C.check_batch(batch); C.check_block(samples, length, seed); check_left(out, resume)
-    _check_scoring(method, groups, calibration, stream)
+    C.check_batch(batch); C.check_block(samples, length, seed); check_left(out, resume, model)
+    _check_scoring(method, groups, calibration, stream, engine, rounding); models.check_source(model)
     cost = '' if ray else forecast(model, samples, length, dtype, stream=stream, work=['sample']*(calibration == 'self') + ['score']*(method == 'fisher'), schemes=names)
     say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{cost}')
-    with partial_state(out) as state:
-        s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head)
+    with partial_state(out, model) as state:
+        s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head, engine=engine, rounding=rounding)
         s.meta.update(model_name=model, ran=ran)
         s.save(out)
-    return dict(text=f'{s!r}\nwrote {out}; next: mpq allocate {out} --bits 5', out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())
+    return dict(text=f"{s!r}\nwrote {out}; {next_command('allocate', out, '--bits', 5)}", out=out, groups=len(s.groups), schemes=names, total=s.loss.sum(0).tolist())

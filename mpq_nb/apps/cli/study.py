@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from .common import forecast, parse_rules
-from ..terminal import say
+from ..terminal import next_command, say
 from .commands import command
 
 # %% ../../../nbs/apps/cli/06_study.ipynb #d2f1d284
@@ -26,6 +26,7 @@ def study(study: str,            # table1 to table4, or a .yaml file
           text: str = None,      # Text to measure divergence on: a file; by default Python's manual
           dtype: str = None,     # auto, bfloat16 or float32
           ray: str = None,       # Run on a Ray cluster: its address, auto, or local
+          trust_remote_code: bool = False, # Run the modelling code that the checkpoint brings; read it first
           dry_run: bool = False, # Only say what would be done, and what it needs
           resume: bool = False,  # Continue where an earlier run in this folder ended
          ):
@@ -44,7 +45,7 @@ def study(study: str,            # table1 to table4, or a .yaml file
     rows = S.run(st, out, data, resume, ray)
     bad = [r for r in rows if 'error' in r]
     diff = S.differences(rows)
-    said = [S.table(rows), *(['', 'ours minus the others, paired:', diff.round(4)] if len(diff) else []), *([f'{len(bad)} cells failed; run again with --resume to try them once more'] if bad else []), f'wrote {out}; next: mpq report {out}']
+    said = [S.table(rows), *(['', 'ours minus the others, paired:', diff.round(4)] if len(diff) else []), *([f'{len(bad)} cells failed; run again with --resume to try them once more'] if bad else []), f"wrote {out}; {next_command('report', out)}"]
     return dict(text=said, out=out, cells=[{k: v for k, v in r.items() if k not in ('kl_rows', 'tasks')} for r in rows], failed=len(bad), status=int(bool(bad)))
 
 # %% ../../../nbs/apps/cli/06_study.ipynb #a10c8100

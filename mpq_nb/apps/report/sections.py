@@ -28,7 +28,7 @@ from ..terminal import size_text
 from ...base.schemes import bits as scheme_bits
 from ...core.engines import servable
 from ...core.recipes import Recipe
-from ...ship.checkpoints import FORMATS, HOW, packers
+from ...ship.checkpoints import FORMATS, how, packers
 
 # %% ../../../nbs/apps/report/02_sections.ipynb #6e469990
 @patch(as_prop=True)
@@ -325,10 +325,10 @@ def _fence(md): return re.sub(r'^```\w*\n|\n```$', '', md)
 
 def _serve_checkpoint(where, format, recipe):
     "The commands of a checkpoint's engines."
-    file, out = ", gguf_file='model.gguf'" if format == 'gguf' else '', []
+    out = []
     for e in FORMATS[format].engines:
-        ok = servable(recipe, e)
-        out += [P(Strong(e), '' if ok else f': no; {ok.refusals.rule.iloc[0]}: {ok.refusals.layer.iloc[0]}. {ok.refusals.remedy.iloc[0]}')] + ([command(_fence(HOW[e].format(where, FORMATS[format].needs[-1], file)))] if ok else [])
+        ok = servable(recipe, e, format=format)
+        out += [P(Strong(e), '' if ok else f': no; {ok.refusals.rule.iloc[0]}: {ok.refusals.layer.iloc[0]}. {ok.refusals.remedy.iloc[0]}')] + ([command(_fence(how(e, format, where)))] if ok else [])
     return [P(f'The checkpoint {where} ({format}) needs {", ".join(FORMATS[format].needs)}.'), *out]
 
 # %% ../../../nbs/apps/report/02_sections.ipynb #9098aa57

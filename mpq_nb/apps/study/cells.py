@@ -47,13 +47,13 @@ class Bench:
         self._scores = self._held = None
         self.made = dict(model=fingerprint(self.model), dtype=str(self.model.dtype).removeprefix('torch.')) | {p: version(p) for p in VERSIONS}
 
-    def path(self): return self.out/'scores'/f"{hashlib.sha256(json.dumps([self.name, self.study.dtype, content_hash(self.study.calibration), self.study.samples, self.study.length, self.study.seed, upper_schemes(self.study), __version__]).encode()).hexdigest()[:16]}.safetensors"
+    def path(self): return self.out/'scores'/f"{hashlib.sha256(json.dumps([self.name, self.study.dtype, content_hash(self.study.calibration), self.study.samples, self.study.length, self.study.seed, upper_schemes(self.study), __version__, *([self.study.rounding] if self.study.rounding != 'nearest' else [])]).encode()).hexdigest()[:16]}.safetensors"
 
     def scores(self):
         if self._scores is None:
             p, st = self.path(), self.study
             if not p.is_file():
-                with Checkpoint(p.with_suffix('.partial'), strict=False) as state: self.keep(score(self.model, self.draw(), upper_schemes(st), state=state))
+                with Checkpoint(p.with_suffix('.partial'), strict=False) as state: self.keep(score(self.model, self.draw(), upper_schemes(st), rounding=st.rounding, state=state))
             self._scores = Scores.load(p).regroup(self.study.groups)
             if self._scores.meta['model'] != self.made['model']: raise InputError(f"the scores in this folder were made from model {self._scores.meta['model']}, and '{self.name}' is now {self.made['model']}: its weights changed; use another folder.")
         return self._scores
@@ -100,9 +100,9 @@ def _in_format(bench, recipe, state):
     bench.held()     # the reference is the unquantized model's
     if recipe is None: return _judged(bench, bench.model, state)
     if bench.study.format == 'fake':
-        with quantized(bench.model, recipe): return _judged(bench, bench.model, state)
+        with quantized(bench.model, recipe, rounding=bench.study.rounding): return _judged(bench, bench.model, state)
     with tempfile.TemporaryDirectory(dir=bench.out) as d:
-        export(bench.model, bench.tok, recipe, f'{d}/packed', bench.study.format)
+        export(bench.model, bench.tok, recipe, f'{d}/packed', bench.study.format, rounding=bench.study.rounding)
         real = load(f'{d}/packed')[0]
         return _judged(bench, real if real.dtype == bench.model.dtype or real.device.type != 'cpu' else torch.nn.Module.float(real), state)
 

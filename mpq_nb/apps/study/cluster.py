@@ -18,6 +18,7 @@ from .plan import cell_key, memory_needed, recipe_kind, upper_schemes
 from ...base.files import InputError
 from ...base.layers import layers
 from ...base.loading import load
+from ...base.quantizers import ENGINE, ROUNDING
 from ...base.resume import Checkpoint
 from ...base.text import Tokens
 from ...calibration import tokens
@@ -63,7 +64,7 @@ def run_on_ray(study, todo, out, data, address):
         b = bench(name)
         return None if b.path().is_file() else b.draw().ids
     @ray.remote
-    def shard(name, ids, i): return None if ids is None else score(bench(name).model, ids[i:i+SHARD], upper_schemes(study), rescale=len(study.schemes) > 2)
+    def shard(name, ids, i): return None if ids is None else score(bench(name).model, ids[i:i+SHARD], upper_schemes(study), rescale=len(study.schemes) > 2, rounding=study.rounding)
     @ray.remote
     def merged(name, *parts):
         if parts[0] is not None: bench(name).keep(Scores.merge(parts))
@@ -125,6 +126,8 @@ def score_ray(model: str,            # A name that every worker can load: on the
               batch: int = 4,        # Sequences at a time
               seed: int = 0,         # Of the sampled labels
               head: bool = False,    # Is `lm_head` to be quantized as well?
+              engine: str = ENGINE,  # As in `score`
+              rounding: str = ROUNDING, # As in `score`
               dtype: str = 'auto',   # auto, bfloat16 or float32
               stream: bool = False,  # Workers leave the blocks on their disk
               state=Checkpoint(),    # To continue an interrupted run, as in `score`
@@ -136,8 +139,8 @@ def score_ray(model: str,            # A name that every worker can load: on the
     r = _connect(ray)
     options = _demand(r, model, lambda: memory(m, SHARD, length, dtype_of(model, dtype).itemsize, stream))
     if isinstance(options, str): raise InputError(options)
-    draw, shard = _tasks(r, model, names, dtype, stream, options, dict(method=method, batch=batch, seed=seed, head=head))
+    draw, shard = _tasks(r, model, names, dtype, stream, options, dict(method=method, batch=batch, seed=seed, head=head, engine=engine, rounding=rounding))
     toks = toks if isinstance(toks, Tokens) else r.get(draw.remote(*toks))
-    if state.path: state.of('scoring on a cluster', model=model, dtype=dtype, schemes=names, tokens=toks.fingerprint, method=method, seed=seed, batch=batch, head=head, version=__version__)
+    if state.path: state.of('scoring on a cluster', model=model, dtype=dtype, schemes=names, tokens=toks.fingerprint, method=method, seed=seed, batch=batch, head=head, engine=engine, rounding=rounding, version=__version__)
     _gather(r, state, {shard.remote(toks[i:i+SHARD]): i for i in range(0, n, SHARD) if f'about shard {i}' not in state.steps})
     return Scores.merge([_kept_shard(state, i, m, names, head) for i in range(0, n, SHARD)]).regroup(groups)

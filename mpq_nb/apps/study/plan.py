@@ -21,6 +21,7 @@ from ..cost import dtype_of, memory, meta_model
 from ...base.files import InputError, unknown
 from ...base.layers import GROUPS, layers
 from ...base.loading import DTYPES
+from ...base.quantizers import ROUNDINGS
 from ...base.schemes import bits as scheme_bits, scheme
 from ...base.weights import rest_bytes
 from ...calibration import check_block
@@ -51,6 +52,7 @@ class Study:
     groups: str = 'none'
     dtype: str = 'auto'
     title: str = ''
+    rounding: str = 'nearest'            # of weights, as in `score`; plain, as the rivals do it
 
 # %% ../../../nbs/apps/study/00_plan.ipynb #e3a790e0
 RECIPES = {'bf16': 'the unquantized model', 'uniform:SCHEME': 'one format everywhere', 'head': 'the layers near lm_head in the larger format',
@@ -97,7 +99,7 @@ def check(self: Study) -> Study:
     if need and not self.budgets: raise InputError(f"recipe '{need[0]}' needs a budget: give budgets, payload bits per weight.")
     check_schemes(self.schemes); check_block(self.samples, self.length, self.seed); check_block(self.text_samples, self.length)
     for b in self.budgets: Budget(bits=b)
-    for k, v, known in (('format', self.format, ('fake', *FORMATS)), ('groups', self.groups, GROUPS), ('dtype', self.dtype, ('auto', *DTYPES))):
+    for k, v, known in (('format', self.format, ('fake', *FORMATS)), ('groups', self.groups, GROUPS), ('dtype', self.dtype, ('auto', *DTYPES)), ('rounding', self.rounding, ROUNDINGS)):
         if v not in known: raise unknown(k, v, known)
     if self.text and self.text == self.calibration: raise InputError(f"calibration and text are the same file, '{self.text}': a recipe judged on what it was made from looks better than it is.")
     check_limit(self.limit, self.tasks)
@@ -167,7 +169,7 @@ def content_hash(name):
 def cell_key(study: Study, cell: Cell) -> str:
     "16 hexadecimal digits."
     free = dict(bf16=('schemes', 'format', 'calibration', 'samples', 'groups'), uniform=('schemes', 'calibration', 'samples', 'groups')).get(recipe_kind(cell.recipe), ())
-    about = {k: content_hash(v) if k in ('calibration', 'text') else v for k, v in asdict(study).items() if k not in ('models', 'recipes', 'budgets', 'title', *free)}
+    about = {k: content_hash(v) if k in ('calibration', 'text') else v for k, v in asdict(study).items() if k not in ('models', 'recipes', 'budgets', 'title', *free, *(('rounding',) if study.rounding == 'nearest' else ()))}
     return hashlib.sha256(json.dumps([about, asdict(cell), __version__], sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../../nbs/apps/study/00_plan.ipynb #ac0da75b

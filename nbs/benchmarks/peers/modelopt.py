@@ -12,7 +12,7 @@ from mpq_nb.schemes import bits, qdq, qdq_activation, quantizes_activations
 HEAD = ['*lm_head*']
 
 # ModelOpt's MX operators are CUDA only and its integers are of another range; its backends let us give it the quantizers that its recipes are judged by.
-register_quant_backend('weight', lambda x, quantizer: qdq(x, quantizer.backend_extra_args['scheme']))
+register_quant_backend('weight', lambda x, quantizer: qdq(x, quantizer.backend_extra_args['scheme'], 'nearest'))
 register_quant_backend('input', lambda x, quantizer: qdq_activation(x, quantizer.backend_extra_args['scheme']))
 
 def config(scheme):

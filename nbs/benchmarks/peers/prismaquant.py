@@ -14,7 +14,7 @@ def register(scheme):
     "The name of a PrismaQuant format with our quantizer that costs its payload bits; groups are hidden, as it drops widths that they don't divide."
     return format_registry.register_format(format_registry.FormatSpec(
         name=f'{scheme}_PAYLOAD', weight_bits=bits(scheme), group_size=0, scale_bits=0, scale_dtype_name='none', weight_element_dtype=scheme,
-        autoround_config=lambda: dict(scheme=scheme), quantize_dequantize=lambda w: qdq(w, scheme))).name
+        autoround_config=lambda: dict(scheme=scheme), quantize_dequantize=lambda w: qdq(w, scheme, 'nearest'))).name
 
 def score(args, formats, cost):
     "Write PrismaQuant's cost of every layer in every format to the file `cost`."
