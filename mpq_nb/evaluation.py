@@ -16,9 +16,9 @@ from .base.text import Tokens
 from .calibration import tokens
 from .judge.accuracy import accuracy_table, paired_tasks
 from .judge.divergence import (
-    compare_logprobs, evaluate, Evaluation, ITSELF, noise_floor, Paired, paired,
+    compare_logprobs, evaluate, Evaluation, ITSELF, noise_floor, paired, Paired,
     paired_rows, shared_vocab, table, with_noise)
-from .judge.references import logprobs, Reference, reference, REFERENCES
+from .judge.references import logprobs, reference, Reference, REFERENCES
 from .judge.statistics import clustered, mean_se
 from mpq_nb.judge.tasks import (
     ARCHITECTURES, check_limit, check_tasks, lm_eval_tasks, Settings, TaskResults,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['atomic', 'blocks', 'cache_bytes', 'cache_dir', 'cache_shape', 'check_hub', 'check_out', 'check_source', 'Checkpoint',
            'computed_buffers', 'demo_gguf', 'demo_model', 'DEQUANTIZED', 'digest', 'download_wheel', 'DTYPES', 'FAKE',
-           'fingerprint', 'fitting', 'FREQS', 'FUSED', 'GGUF_FIELDS', 'groups', 'GROUPS', 'HARMLESS', 'hooked',
+           'fingerprint', 'fitting', 'FREQS', 'FUSED', 'GGUF_FIELDS', 'GROUPS', 'groups', 'HARMLESS', 'hooked',
            'identity', 'Layer', 'layers', 'load', 'LONG', 'mend_buffers', 'owned', 'quantize_activations',
            'quantized_source', 'resident', 'rest_bytes', 'ROUTERS', 'shared_input', 'shared_scales', 'SHORT',
            'simulated', 'source_folder', 'streamed', 'TINY', 'tiny_model', 'TOKENIZER_FILES', 'trusted', 'trusting',
@@ -14,7 +14,7 @@ __all__ = ['atomic', 'blocks', 'cache_bytes', 'cache_dir', 'cache_shape', 'check
 # %% ../nbs/models.ipynb #8c6519c8
 from .base.files import atomic, check_out
 from mpq_nb.base.layers import (
-    blocks, FUSED, groups, GROUPS, Layer, layers, quantized_source, ROUTERS, TINY,
+    blocks, FUSED, GROUPS, groups, Layer, layers, quantized_source, ROUTERS, TINY,
     tiny_model)
 from mpq_nb.base.loading import (
     cache_dir, check_hub, check_source, computed_buffers, demo_gguf, demo_model,
@@ -33,7 +33,7 @@ _all_ = [
     'atomic', 'blocks', 'cache_bytes', 'cache_dir', 'cache_shape', 'check_hub',
     'check_out', 'check_source', 'Checkpoint', 'computed_buffers', 'demo_gguf',
     'demo_model', 'DEQUANTIZED', 'digest', 'download_wheel', 'DTYPES', 'FAKE',
-    'fingerprint', 'fitting', 'FREQS', 'FUSED', 'GGUF_FIELDS', 'groups', 'GROUPS',
+    'fingerprint', 'fitting', 'FREQS', 'FUSED', 'GGUF_FIELDS', 'GROUPS', 'groups',
     'HARMLESS', 'hooked', 'identity', 'Layer', 'layers', 'load', 'LONG',
     'mend_buffers', 'owned', 'quantize_activations', 'quantized_source', 'resident',
     'rest_bytes', 'ROUTERS', 'shared_input', 'shared_scales', 'SHORT', 'simulated',
