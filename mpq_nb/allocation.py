@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['allocate', 'frontier', 'Budget', 'COLUMNS', 'engine_and_platform', 'ENGINES', 'family', 'FUSED', 'gibibytes', 'head',
            'HOLDS', 'INTS', 'kind', 'knapsack', 'LAYERS', 'matching', 'NAMES', 'NEAR', 'NOT_HELD', 'ONE', 'OTHERS',
-           'PACKED', 'PLATFORMS', 'Promise', 'PROMISES', 'promises', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE',
-           'servable', 'Servable', 'SGLANG', 'tail', 'uniform', 'UNITS', 'VLLM', 'WHOLE', 'WIDTHS']
+           'PACKED', 'PLATFORMS', 'Promise', 'promises', 'PROMISES', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE',
+           'Servable', 'servable', 'SGLANG', 'tail', 'uniform', 'UNITS', 'VLLM', 'WHOLE', 'WIDTHS']
 
 # %% ../nbs/allocation.ipynb #7762af7d
 from dataclasses import replace
@@ -17,8 +17,8 @@ from .core.allocation import (
     solve_ruled, tail, uniform)
 from .core.engines import (
     COLUMNS, engine_and_platform, ENGINES, family, FUSED, HOLDS, INTS, kind, LAYERS,
-    NOT_HELD, ONE, OTHERS, PACKED, PLATFORMS, Promise, PROMISES, promises, RAN, RANK,
-    servable, Servable, SGLANG, VLLM, WHOLE, WIDTHS)
+    NOT_HELD, ONE, OTHERS, PACKED, PLATFORMS, Promise, promises, PROMISES, RAN, RANK,
+    Servable, servable, SGLANG, VLLM, WHOLE, WIDTHS)
 from .core.knapsack import in_unit, knapsack, NEAR
 from .core.recipes import Budget, gibibytes, NAMES, Recipe, RESERVE, UNITS
 from .core.scores import Scores
@@ -28,8 +28,8 @@ _all_ = [
     'Budget', 'COLUMNS', 'engine_and_platform', 'ENGINES', 'family', 'FUSED',
     'gibibytes', 'head', 'HOLDS', 'INTS', 'kind', 'knapsack', 'LAYERS', 'matching',
     'NAMES', 'NEAR', 'NOT_HELD', 'ONE', 'OTHERS', 'PACKED', 'PLATFORMS', 'Promise',
-    'PROMISES', 'promises', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE', 'servable',
-    'Servable', 'SGLANG', 'tail', 'uniform', 'UNITS', 'VLLM', 'WHOLE', 'WIDTHS']
+    'promises', 'PROMISES', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE', 'Servable',
+    'servable', 'SGLANG', 'tail', 'uniform', 'UNITS', 'VLLM', 'WHOLE', 'WIDTHS']
 
 # %% ../nbs/allocation.ipynb #ce0007c0
 def allocate(scores: Scores,     # From `score`

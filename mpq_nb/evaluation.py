@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['manual_text', 'text_tokens', 'accuracy_table', 'ARCHITECTURES', 'check_limit', 'check_tasks', 'clustered',
            'compare_logprobs', 'evaluate', 'evaluate_each', 'Evaluation', 'ITSELF', 'lm_eval_tasks', 'logprobs',
-           'mean_se', 'noise_floor', 'paired', 'Paired', 'paired_rows', 'paired_tasks', 'reference', 'Reference',
+           'mean_se', 'noise_floor', 'Paired', 'paired', 'paired_rows', 'paired_tasks', 'Reference', 'reference',
            'REFERENCES', 'Settings', 'shared_vocab', 'table', 'TaskResults', 'TASKS', 'with_noise']
 
 # %% ../nbs/evaluation.ipynb #38117a40
@@ -16,7 +16,7 @@ from .base.text import Tokens
 from .calibration import tokens
 from .judge.accuracy import accuracy_table, paired_tasks
 from .judge.divergence import (
-    compare_logprobs, evaluate, Evaluation, ITSELF, noise_floor, paired, Paired,
+    compare_logprobs, evaluate, Evaluation, ITSELF, noise_floor, Paired, paired,
     paired_rows, shared_vocab, table, with_noise)
 from .judge.references import logprobs, reference, Reference, REFERENCES
 from .judge.statistics import clustered, mean_se
@@ -29,8 +29,8 @@ from .judge.together import evaluate_each
 _all_ = [
     'accuracy_table', 'ARCHITECTURES', 'check_limit', 'check_tasks', 'clustered',
     'compare_logprobs', 'evaluate', 'evaluate_each', 'Evaluation', 'ITSELF',
-    'lm_eval_tasks', 'logprobs', 'mean_se', 'noise_floor', 'paired', 'Paired',
-    'paired_rows', 'paired_tasks', 'reference', 'Reference', 'REFERENCES', 'Settings',
+    'lm_eval_tasks', 'logprobs', 'mean_se', 'noise_floor', 'Paired', 'paired',
+    'paired_rows', 'paired_tasks', 'Reference', 'reference', 'REFERENCES', 'Settings',
     'shared_vocab', 'table', 'TaskResults', 'TASKS', 'with_noise']
 
 # %% ../nbs/evaluation.ipynb #727f0e0e
