@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['allocate', 'frontier', 'Budget', 'COLUMNS', 'engine_and_platform', 'ENGINES', 'family', 'FUSED', 'gibibytes', 'head',
            'HOLDS', 'INTS', 'kind', 'knapsack', 'LAYERS', 'matching', 'NAMES', 'NEAR', 'NOT_HELD', 'ONE', 'OTHERS',
-           'PACKED', 'PLATFORMS', 'Promise', 'promises', 'PROMISES', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE',
+           'PACKED', 'PLATFORMS', 'Promise', 'PROMISES', 'promises', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE',
            'Servable', 'servable', 'SGLANG', 'tail', 'uniform', 'UNITS', 'VLLM', 'WHOLE', 'WIDTHS']
 
 # %% ../nbs/allocation.ipynb #7762af7d
@@ -17,7 +17,7 @@ from .core.allocation import (
     solve_ruled, tail, uniform)
 from .core.engines import (
     COLUMNS, engine_and_platform, ENGINES, family, FUSED, HOLDS, INTS, kind, LAYERS,
-    NOT_HELD, ONE, OTHERS, PACKED, PLATFORMS, Promise, promises, PROMISES, RAN, RANK,
+    NOT_HELD, ONE, OTHERS, PACKED, PLATFORMS, Promise, PROMISES, promises, RAN, RANK,
     Servable, servable, SGLANG, VLLM, WHOLE, WIDTHS)
 from .core.knapsack import in_unit, knapsack, NEAR
 from .core.recipes import Budget, gibibytes, NAMES, Recipe, RESERVE, UNITS
@@ -28,7 +28,7 @@ _all_ = [
     'Budget', 'COLUMNS', 'engine_and_platform', 'ENGINES', 'family', 'FUSED',
     'gibibytes', 'head', 'HOLDS', 'INTS', 'kind', 'knapsack', 'LAYERS', 'matching',
     'NAMES', 'NEAR', 'NOT_HELD', 'ONE', 'OTHERS', 'PACKED', 'PLATFORMS', 'Promise',
-    'promises', 'PROMISES', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE', 'Servable',
+    'PROMISES', 'promises', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE', 'Servable',
     'servable', 'SGLANG', 'tail', 'uniform', 'UNITS', 'VLLM', 'WHOLE', 'WIDTHS']
 
 # %% ../nbs/allocation.ipynb #ce0007c0

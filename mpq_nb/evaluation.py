@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['manual_text', 'text_tokens', 'accuracy_table', 'ARCHITECTURES', 'check_limit', 'check_tasks', 'clustered',
            'compare_logprobs', 'evaluate', 'evaluate_each', 'Evaluation', 'ITSELF', 'lm_eval_tasks', 'logprobs',
-           'mean_se', 'noise_floor', 'Paired', 'paired', 'paired_rows', 'paired_tasks', 'Reference', 'reference',
-           'REFERENCES', 'Settings', 'shared_vocab', 'table', 'TaskResults', 'TASKS', 'with_noise']
+           'mean_se', 'noise_floor', 'nudged', 'Paired', 'paired', 'paired_rows', 'paired_tasks', 'Reference',
+           'reference', 'REFERENCES', 'Settings', 'shared_vocab', 'table', 'TaskResults', 'TASKS', 'with_noise']
 
 # %% ../nbs/evaluation.ipynb #38117a40
 import tempfile
@@ -16,9 +16,9 @@ from .base.text import Tokens
 from .calibration import tokens
 from .judge.accuracy import accuracy_table, paired_tasks
 from .judge.divergence import (
-    compare_logprobs, evaluate, Evaluation, ITSELF, noise_floor, Paired, paired,
-    paired_rows, shared_vocab, table, with_noise)
-from .judge.references import logprobs, reference, Reference, REFERENCES
+    compare_logprobs, evaluate, Evaluation, ITSELF, noise_floor, nudged, Paired,
+    paired, paired_rows, shared_vocab, table, with_noise)
+from .judge.references import logprobs, Reference, reference, REFERENCES
 from .judge.statistics import clustered, mean_se
 from mpq_nb.judge.tasks import (
     ARCHITECTURES, check_limit, check_tasks, lm_eval_tasks, Settings, TaskResults,
@@ -29,9 +29,9 @@ from .judge.together import evaluate_each
 _all_ = [
     'accuracy_table', 'ARCHITECTURES', 'check_limit', 'check_tasks', 'clustered',
     'compare_logprobs', 'evaluate', 'evaluate_each', 'Evaluation', 'ITSELF',
-    'lm_eval_tasks', 'logprobs', 'mean_se', 'noise_floor', 'Paired', 'paired',
-    'paired_rows', 'paired_tasks', 'Reference', 'reference', 'REFERENCES', 'Settings',
-    'shared_vocab', 'table', 'TaskResults', 'TASKS', 'with_noise']
+    'lm_eval_tasks', 'logprobs', 'mean_se', 'noise_floor', 'nudged', 'Paired',
+    'paired', 'paired_rows', 'paired_tasks', 'Reference', 'reference', 'REFERENCES',
+    'Settings', 'shared_vocab', 'table', 'TaskResults', 'TASKS', 'with_noise']
 
 # %% ../nbs/evaluation.ipynb #727f0e0e
 def manual_text() -> str:

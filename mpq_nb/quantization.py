@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AHEAD', 'ALONG', 'ASKED', 'auto_scheme', 'BUFFER', 'check_offered', 'check_packable', 'compare', 'CT_FLOATS',
            'disk_bytes', 'export', 'FAR', 'FETCH', 'FILE', 'Format', 'FORMATS', 'free_memory', 'FUSED_NAMES',
-           'GPTQMODEL', 'how', 'HOW', 'input_scales', 'INTS', 'memory_bytes', 'NEEDS', 'new_folder', 'ON_A_CPU',
+           'GPTQMODEL', 'HOW', 'how', 'input_scales', 'INTS', 'memory_bytes', 'NEEDS', 'new_folder', 'ON_A_CPU',
            'OVERRIDES', 'packable', 'PACKED_BITS', 'packers', 'PROBED', 'PROBES', 'quantized', 'quiet', 'READER',
            'reload', 'save_fake', 'serving_commands', 'SIZES', 'TUNING', 'verify']
 
@@ -13,7 +13,7 @@ __all__ = ['AHEAD', 'ALONG', 'ASKED', 'auto_scheme', 'BUFFER', 'check_offered', 
 from .ship.autoround import auto_scheme, FUSED_NAMES, OVERRIDES, quiet, TUNING
 from .ship.checkpoints import (
     ASKED, check_offered, check_packable, CT_FLOATS, disk_bytes, export, FETCH, FILE,
-    Format, FORMATS, free_memory, GPTQMODEL, how, HOW, INTS, memory_bytes, NEEDS,
+    Format, FORMATS, free_memory, GPTQMODEL, HOW, how, INTS, memory_bytes, NEEDS,
     ON_A_CPU, packable, PACKED_BITS, packers, reload, serving_commands)
 from .ship.fake import AHEAD, ALONG, new_folder, quantized, save_fake
 from .ship.verification import (
@@ -23,8 +23,8 @@ from .ship.verification import (
 _all_ = [
     'AHEAD', 'ALONG', 'ASKED', 'auto_scheme', 'BUFFER', 'check_offered',
     'check_packable', 'compare', 'CT_FLOATS', 'disk_bytes', 'export', 'FAR', 'FETCH',
-    'FILE', 'Format', 'FORMATS', 'free_memory', 'FUSED_NAMES', 'GPTQMODEL', 'how',
-    'HOW', 'input_scales', 'INTS', 'memory_bytes', 'NEEDS', 'new_folder', 'ON_A_CPU',
+    'FILE', 'Format', 'FORMATS', 'free_memory', 'FUSED_NAMES', 'GPTQMODEL', 'HOW',
+    'how', 'input_scales', 'INTS', 'memory_bytes', 'NEEDS', 'new_folder', 'ON_A_CPU',
     'OVERRIDES', 'packable', 'PACKED_BITS', 'packers', 'PROBED', 'PROBES',
     'quantized', 'quiet', 'READER', 'reload', 'save_fake', 'serving_commands',
     'SIZES', 'TUNING', 'verify']

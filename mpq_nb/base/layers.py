@@ -111,9 +111,10 @@ def quantized_source(name: str,   # Of the model, as it was given
 
 def _made_from(folder):
     "The model that a quantized folder says it was made from; None where it does not."
-    with suppress(OSError, ValueError, AttributeError):
-        if (recipe := folder/'recipe.json').is_file(): return json.loads(recipe.read_text())['made']['model_name']
-    with suppress(OSError, KeyError):
+    with suppress(OSError, ValueError, AttributeError, KeyError):
+        name = json.loads((folder/'recipe.json').read_text())['made'].get('model_name')
+        if name: return name
+    with suppress(OSError):
         found = re.search(r'^base_model:\s*(?:\n\s*-)?\s*(\S+)', (folder/'README.md').read_text(), re.M)
         return found and found[1]
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ITSELF', 'Evaluation', 'compare_logprobs', 'evaluate', 'check_reference', 'rows_at', 'compare_slices', 'noise_floor',
-           'with_noise', 'shared_vocab', 'Paired', 'paired_rows', 'paired', 'table']
+           'nudged', 'with_noise', 'shared_vocab', 'Paired', 'paired_rows', 'paired', 'table']
 
 # %% ../../nbs/judge/02_divergence.ipynb #81ac970b
 import hashlib
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from ..base.files import InputError, unknown
+from ..base.layers import blocks
 from ..base.resume import Checkpoint, fitting
 from ..base.text import as_tokens, check_batch, Tokens
 from ..base.walk import vocab_size
@@ -39,8 +41,8 @@ class Evaluation:
     ref_nll: torch.Tensor
     confidence: torch.Tensor
     tokens: str
-    apart: float = float('nan')   # KL of the model from itself in another batch, nats per token; NaN where it was not measured
-    noise: float = float('nan')   # by how much `kl` may move with the batch: one standard deviation
+    apart: float = float('nan')   # KL of the model from itself when its arithmetic rounds otherwise, nats per token; NaN where it was not measured
+    noise: float = float('nan')   # by how much `kl` may move with that: one standard deviation
 
 # %% ../../nbs/judge/02_divergence.ipynb #8ac7d01b
 def compare_logprobs(p: torch.Tensor, # Reference log-probabilities [n, T-1, V]
@@ -126,7 +128,7 @@ def summary(self: Evaluation) -> dict: # kl, reverse_kl, top1, top5, dp, ppl, pp
 
 def _itself(e):
     "How far a simulation is from itself, in words."
-    return '' if e.noise != e.noise else f'; {e.apart:.1g} nats from itself in another batch, by which its KL moves by {e.noise:.1g}'
+    return '' if e.noise != e.noise else f'; {e.apart:.1g} nats from itself when its arithmetic rounds otherwise, which moves the KL by {e.noise:.1g}'
 
 @patch
 def __repr__(self: Evaluation):
@@ -145,23 +147,38 @@ def noise_floor(model,     # The reference's own model
 # %% ../../nbs/judge/02_divergence.ipynb #334751b2
 ITSELF = 4     # sequences on which a simulation is compared with itself
 
+@contextmanager
+def nudged(model,         # A decoder from transformers
+           seed: int = 0, # Of the nudges
+          ):              # Yields `model`
+    "For the length of the block, the input of every decoder block is off by up to half of its dtype's last digit, at random."
+    gen = torch.Generator().manual_seed(seed)
+    def nudge(x):
+        by = torch.finfo(x.dtype).eps * (torch.rand(x.shape, generator=gen) - .5)
+        return (x.double() * (1 + by.double().to(x.device))).to(x.dtype)
+    def before(block, args, kw):
+        if args: return (nudge(args[0]), *args[1:]), kw
+        return args, kw | dict(hidden_states=nudge(kw['hidden_states']))
+    hooks = [b.register_forward_pre_hook(before, with_kwargs=True) for b in blocks(model)[1]]
+    try: yield model
+    finally:
+        for h in hooks: h.remove()
+
 def with_noise(e: Evaluation,  # Of `model`
                model,          # Inside `quantized`
                reference: Reference, # That `e` was made with
-               n: int = ITSELF, # Sequences to look at, at least 2
+               n: int = ITSELF, # Sequences to look at
               ) -> Evaluation: # With `apart` and `noise`
-    "An evaluation with how far the model is from itself in another batch; takes 2n sequences more."
-    toks = reference.toks[:n]
-    if len(toks) < 2: return e
-    kl = lambda p, q: (p.exp() * (p - q)).sum(-1).mean(-1).double()      # of each sequence
+    "An evaluation with how far the model is from itself when its arithmetic rounds otherwise; takes two passes for each of n sequences."
+    kl = lambda p, q: (p.exp() * (p - q)).sum(-1).mean().item()
     apart, moved = [], []
-    for i in range(0, len(toks) - 1, 2):
-        ref, ids = reference.rows(i, i + 2), toks.ids[i:i+2]
-        pair, alone = logprobs(model, ids), torch.cat([logprobs(model, x[None]) for x in ids])
-        apart.append(kl(pair, alone))
-        moved.append(kl(ref, pair) - kl(ref, alone))
-    noise = (torch.cat(moved).square().mean() / len(e.kl)).sqrt().item()
-    return replace(e, apart=torch.cat(apart).mean().item(), noise=noise)
+    for i, ids in enumerate(reference.toks.ids[:n].split(1)):
+        ref, plain = reference.rows(i, i + 1), logprobs(model, ids)
+        with nudged(model, i): other = logprobs(model, ids)
+        apart.append(kl(plain, other))
+        moved.append(kl(ref, plain) - kl(ref, other))
+    noise = (np.square(moved).mean() / len(e.kl))**.5
+    return replace(e, apart=float(np.mean(apart)), noise=float(noise))
 
 # %% ../../nbs/judge/02_divergence.ipynb #55827f58
 def shared_vocab(a,    # A tokenizer …
@@ -201,7 +218,7 @@ def where(self: Evaluation, by: str = 'confidence' # `"confidence"` of the refer
 # %% ../../nbs/judge/02_divergence.ipynb #ee6d36fb
 @dataclass(frozen=True)
 class Paired:
-    "The mean difference a − b over sequences, its standard error, the two-sided p-value of a paired t-test, and by how much the difference may move with the batch."
+    "The mean difference a − b over sequences, its standard error, the two-sided p-value of a paired t-test, and by how much the difference may move when the arithmetic rounds otherwise."
     diff: float
     se: float
     p: float
