@@ -32,6 +32,7 @@ def study(study: str,            # table1 to table4, or a .yaml file
          ):
     "Compare recipes over models and budgets; resumable."
     from mpq_nb import study as S
+    from mpq_nb.base.files import InputError
     limit = _limit(limit)
     st = _changed(S.STUDIES.get(study) or S.Study.load(study), models=models, schemes=schemes, tasks=tasks, limit=limit, text=text, dtype=dtype).check()
     if dry_run:
@@ -41,7 +42,7 @@ def study(study: str,            # table1 to table4, or a .yaml file
     say(f"{len(st.cells())} cells of {st.title or study} on {', '.join(st.models)}; each goes to {out}/results.jsonl as it is finished")
     for m in () if ray else st.models:
         try: say(f"  {m}{forecast(m, st.samples, st.length, st.dtype, work=('sample', 'score', 'evaluate'), schemes=st.schemes)}")
-        except S.InputError as e: say(f'  {e}')      # its cells will fail, and the others need not
+        except InputError as e: say(f'  {e}')      # its cells will fail, and the others need not
     rows = S.run(st, out, data, resume, ray)
     bad = [r for r in rows if 'error' in r]
     diff = S.differences(rows)
