@@ -6,7 +6,7 @@
 __all__ = ['proof_lines', 'quantize']
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #3e96e6d6
-import json
+import inspect, json
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +85,12 @@ def proof_lines(v):
     return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}{_far_off(v)}"
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #8702cbb3
+def _same_args(old, new):
+    "Were two commands given the same? What an older version could not be given has its default."
+    lacking = set(new) - set(old or {})
+    defaults = {k: p.default for k, p in inspect.signature(quantize).parameters.items()}
+    return isinstance(old, dict) and {k: defaults[k] for k in lacking} | old == new
+
 def _finished(out, ran, format):
     "The recipe and the verification (None for a simulated model) of what the same command has written to its end; else None."
     from mpq_nb.core.recipes import Recipe
@@ -93,7 +99,7 @@ def _finished(out, ran, format):
     r, given = Recipe.load(at), ran['args'].get('recipe')
     try: v = json.loads(proof.read_text(encoding='utf-8')) if packed else None
     except (OSError, ValueError, RecursionError): return None
-    same = isinstance(by := r.made.get('written'), dict) and by.get('args') == ran['args'] and (not given or Recipe.load(given).schemes == r.schemes)
+    same = isinstance(by := r.made.get('written'), dict) and _same_args(by.get('args'), ran['args']) and (not given or Recipe.load(given).schemes == r.schemes)
     if not same or packed and not (isinstance(v, dict) and v.get('ok')): return None
     say(f"'{out}' was finished by this command already; --overwrite in place of --resume makes it again")
     return r, v
