@@ -6,9 +6,18 @@ NBS := $(shell find nbs -name '*.ipynb' -not -path '*/benchmarks/*' -not -path '
 # A folder that mirrors hub names, for the tests that run benchmark tasks on real rows; without one they are skipped, and say so.
 export MPQ_DATA ?= $(abspath $(wildcard ../shared/hub))
 
+<<<<<<< ours
 .PHONY: demo test long engines docs docs-stage quarto smoke licences audit notebooks readme clean
+=======
+.PHONY: demo test long engines gpu docs docs-stage quarto style smoke licences audit notebooks readme clean
+>>>>>>> theirs
 demo: $(STAMP)
 	$(BIN)/mpq demo
+
+# On a GPU: measures what the notebook of the GPU lacks on this card. Without one it shows the rows that are there.
+gpu: $(STAMP)
+	$(BIN)/python tests/execute.py nbs/benchmarks/gpu.ipynb
+	$(BIN)/nbdev_clean
 
 # Two processes of one thread each get more done on two cores than one process with two threads.
 test: $(STAMP)

@@ -6,11 +6,12 @@
 __all__ = ['AHEAD', 'ALONG', 'ASKED', 'auto_scheme', 'BUFFER', 'check_offered', 'check_packable', 'compare', 'CT_FLOATS',
            'disk_bytes', 'export', 'FAR', 'FETCH', 'FILE', 'Format', 'FORMATS', 'free_memory', 'FUSED_NAMES',
            'GPTQMODEL', 'HOW', 'how', 'input_scales', 'INTS', 'memory_bytes', 'NEEDS', 'new_folder', 'ON_A_CPU',
-           'OVERRIDES', 'packable', 'PACKED_BITS', 'packers', 'PROBED', 'PROBES', 'quantized', 'quiet', 'READER',
-           'reload', 'save_fake', 'serving_commands', 'SIZES', 'TUNING', 'verify']
+           'ONE_PROCESS', 'OVERRIDES', 'packable', 'PACKED_BITS', 'packers', 'PROBED', 'PROBES', 'quantized', 'quiet',
+           'READER', 'reload', 'save_fake', 'serving_commands', 'SIZES', 'TUNING', 'verify']
 
 # %% ../nbs/quantization.ipynb #f6d05834
-from .ship.autoround import auto_scheme, FUSED_NAMES, OVERRIDES, quiet, TUNING
+from .ship.autoround import (
+    auto_scheme, FUSED_NAMES, ONE_PROCESS, OVERRIDES, quiet, TUNING)
 from .ship.checkpoints import (
     ASKED, check_offered, check_packable, CT_FLOATS, disk_bytes, export, FETCH, FILE,
     Format, FORMATS, free_memory, GPTQMODEL, HOW, how, INTS, memory_bytes, NEEDS,
@@ -25,6 +26,6 @@ _all_ = [
     'check_packable', 'compare', 'CT_FLOATS', 'disk_bytes', 'export', 'FAR', 'FETCH',
     'FILE', 'Format', 'FORMATS', 'free_memory', 'FUSED_NAMES', 'GPTQMODEL', 'HOW',
     'how', 'input_scales', 'INTS', 'memory_bytes', 'NEEDS', 'new_folder', 'ON_A_CPU',
-    'OVERRIDES', 'packable', 'PACKED_BITS', 'packers', 'PROBED', 'PROBES',
-    'quantized', 'quiet', 'READER', 'reload', 'save_fake', 'serving_commands',
-    'SIZES', 'TUNING', 'verify']
+    'ONE_PROCESS', 'OVERRIDES', 'packable', 'PACKED_BITS', 'packers', 'PROBED',
+    'PROBES', 'quantized', 'quiet', 'READER', 'reload', 'save_fake',
+    'serving_commands', 'SIZES', 'TUNING', 'verify']

@@ -55,12 +55,15 @@ def _straight_through(x, q):
 # %% ../../nbs/base/06_simulation.ipynb #3475fb3e
 class _Fetching(Mapping):
     "Tensors of a layer as they are fetched, its weight quantized; without `quantize`, as it is."
-    def __init__(self, name, layer, tensors, quantize=None): self.name, self.dtype, self.tensors, self.quantize = name, layer.weight.dtype, tensors, quantize or (lambda w: w)
+    def __init__(self, name, layer, tensors, device, quantize=None):
+        self.name, self.dtype, self.tensors, self.device = name, layer.weight.dtype, tensors, device
+        self.quantize = quantize or (lambda w: w)
     def __iter__(self): return iter(self.tensors)
     def __len__(self): return len(self.tensors)
     def __getitem__(self, k):
-        t = self.tensors[k]
-        return self.quantize(check_finite(t.to(self.dtype), f'weight of {self.name}')) if k == 'weight' else t
+        t = self.tensors[k].to(self.device)       # a GPU rounds it faster than it could be rounded before
+        if k != 'weight': return t
+        return self.quantize(check_finite(t.to(self.dtype), f'weight of {self.name}'))
 
 class _Before(dict):
     "Weights that were set aside, by name; of layers that are fetched, fetched again."
@@ -101,8 +104,8 @@ def simulated(model: nn.Module, # Inside the block its named layers compute as q
             if (m := mods[n]).weight.is_meta:
                 (_, hook), = fetched_modules(m)
                 maps.append((hook, plain := hook.weights_map))
-                before.fetch[n] = lambda n=n, m=m, plain=plain, to=hook.execution_device: _Fetching(n, m, plain)['weight'].to(to)
-                hook.weights_map = _Fetching(n, m, plain, lambda w, n=n, s=s: quantize(w, s, *scale(n)))
+                before.fetch[n] = lambda n=n, m=m, plain=plain, to=hook.execution_device: _Fetching(n, m, plain, to)['weight']
+                hook.weights_map = _Fetching(n, m, plain, hook.execution_device, lambda w, n=n, s=s: quantize(w, s, *scale(n)))
             else:
                 before[n] = m.weight.data
                 m.weight.data = quantize(check_finite(before[n], f'weight of {n}'), s, *scale(n))

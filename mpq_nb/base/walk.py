@@ -274,13 +274,17 @@ def _resumed(kept, rows, batch):
     return left, grads
 
 # %% ../../nbs/base/08_walk.ipynb #d268a09a
+@contextmanager
 def _measured(layers, measure, rows):
-    "Watch some layers and append what `measure` makes of each batch to their `rows`."
-    fns = {n: measure(n, m) for n, m in layers.items()}
+    "Watch some layers for the length of the block; then append what `measure` made of each batch to their `rows`."
+    fns, made = {n: measure(n, m) for n, m in layers.items()}, {n: [] for n in layers}
     def see(n, x, g, h):
         if x.ndim != 3: raise InputError(f'{n} sees inputs of shape {tuple(x.shape)}, not [sequences, tokens, channels]; layers that see only some tokens are not supported.')
-        rows[n].append(check_finite(fns[n](x, g, h), f'the effect of {n}').cpu())
-    return watched(layers, see)
+        made[n].append(fns[n](x, g, h))
+    with watched(layers, see): yield
+    for n, parts in made.items():
+        if parts: check_finite(torch.cat(parts), f'the effect of {n}')
+        rows[n] += [p.cpu() for p in parts]
 
 # %% ../../nbs/base/08_walk.ipynb #1909dbb1
 def _whole(rows, name, n):

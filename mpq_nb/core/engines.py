@@ -112,13 +112,13 @@ _sglang = partial(Promise, 'sglang', '')
 
 PROMISES = (
     _vllm('cpu', INTS, 'integers of 4 bits', 'loads'),
-    _vllm('cpu', ('llm_compressor',), 'NVFP4', 'loads', exact=False),
     _vllm('cpu', ('fake',), 'integers of 2, 3, 4 and 8 bits', 'loads'),
     _vllm('cpu', ('fake',), 'MXFP4 and MXFP8', 'loads', exact=False),
     _vllm('cpu', ('fake',), 'NVFP4', 'loads', exact=False),
     _vllm('cpu', INTS, 'integers of 8 bits', 'refused', why='no kernel for a CPU', remedy=OTHERS),
     _vllm('cpu', INTS, 'integers of 2 and 3 bits', 'refused', why='no kernel for a CPU', remedy=OTHERS),
     _vllm('cpu', ('llm_compressor',), 'MXFP4 and MXFP8', 'refused', why='no kernel for a CPU', remedy=OTHERS),
+    _vllm('cpu', ('llm_compressor',), 'NVFP4', 'refused', why='no kernel for a CPU', remedy=OTHERS),
     _vllm('any', INTS + ('gguf',), FUSED, 'refused', remedy=ONE),
     _vllm('any', ('gguf',), 'anything', 'refused', why='reads no GGUF without a plugin', remedy='llama.cpp, or integers'),
     _vllm('cuda', INTS, 'integers of 2 and 3 bits', 'unknown', f'{VLLM}/tree/main/vllm/model_executor/layers/quantization',

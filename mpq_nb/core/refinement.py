@@ -76,6 +76,11 @@ def _curvature(scores, choice):
     return H.clip(0)
 
 # %% ../../nbs/core/07_refinement.ipynb #de08f7cb
+def _place(device, need):
+    "Where `need` bytes of references lie: on the GPU, if they take less than a quarter of what is free there."
+    if device.type != 'cuda': return torch.device('cpu')
+    return device if 4*need < torch.cuda.mem_get_info(device)[0] else torch.device('cpu')
+
 class _Judge:
     "Measures recipes on fixed tokens, each once; `left` candidates and until a time, but the safety net in any case."
     SURE = .999   # of a loss, before a measurement is cut short
@@ -84,9 +89,10 @@ class _Judge:
         self.state, self.model, self.parts, self.rows, self.known, self.names, self.expansions = state, model, ids.split(batch), {}, {}, {}, {}
         self.left = float('inf') if evaluations is None else evaluations
         self.until = float('inf') if minutes is None else time.monotonic() + 60*minutes
-        self.refs = torch.empty(*ids.shape, vocab_size(model), dtype=torch.half)
+        where = _place(model.device, 2*ids.numel()*vocab_size(model))
+        self.refs = torch.empty(*ids.shape, vocab_size(model), dtype=torch.half, device=where)
         for r, sliced in zip(self.refs.split(batch), predictions(model, self.parts)):
-            for at, l in sliced: r[at] = l.float().log_softmax(-1).half().cpu()
+            for at, l in sliced: r[at] = l.float().log_softmax(-1).half().to(where)
 
 # %% ../../nbs/core/07_refinement.ipynb #56ac8932
 @patch
@@ -207,13 +213,14 @@ def refine(model,          # The model that was scored, unquantized
            evaluations: int = None,   # At most so many measured candidates, beside the safety net
            minutes: float = None,     # Measure no further candidate after so many minutes
            damping=DAMPING,           # μ of the formula in the first round, a candidate each; later ones follow the winner
-           batch: int = 4,            # Sequences at a time
+           batch: int = None,         # Sequences at a time; by default 4, and 16 on a GPU
            engine: str = None,        # Who computes, one of `mpq_nb.schemes.ACTIVATIONS`; None: as the recipe says
            state=Checkpoint(),        # To continue an interrupted run, as in `score`
           ) -> Recipe:     # Of the same budget; `made["refined"]` tells what was measured
     "Improve a recipe by measuring it; on the tokens measured, the result is never worse than uniform, head or tail of its budget."
     sim = recipe.simulated_as(engine)
-    ids, scores, recipe, budget, allowed = _check_refine(model, toks, scores, recipe, rounds, batch, evaluations, minutes, damping)
+    batch = check_batch(batch, model)
+    ids, scores, recipe, budget, allowed = _check_refine(model, toks, scores, recipe, rounds, evaluations, minutes, damping)
     if state.path: state.of('refining', model=identity(model), tokens=Tokens(ids, '').fingerprint, start=_key(recipe), schemes=scores.schemes, losses=digest(dict(loss=scores.loss) | ({} if scores.cross is None else dict(cross=scores.cross)), [recipe.budget, recipe.made.get('grouping'), *map(recipe.made.get, ('fixed', 'at_least', 'engine'))]), damping=damping, batch=batch, **asdict(sim), version=__version__)
     if engine is not None: recipe = replace(recipe, made=recipe.made | dict(activations=engine))
     return fitting(batch, lambda b: _refined(_Judge(model, ids, b, evaluations, minutes, state, sim), ids, scores, recipe, budget, allowed, rounds, damping, b))
@@ -268,9 +275,8 @@ def _check_effort(rounds, evaluations, minutes, damping):
     if not isinstance(damping, (tuple, list)) or not damping or not all(map(ok, damping)): raise InputError(f'damping={damping!r}: a list of numbers of at least 0 is needed, such as {DAMPING}.')
 
 # %% ../../nbs/core/07_refinement.ipynb #532f7ab7
-def _check_refine(model, toks, scores, recipe, rounds, batch, evaluations, minutes, damping):
+def _check_refine(model, toks, scores, recipe, rounds, evaluations, minutes, damping):
     "Token ids, scores in the recipe's groups, the recipe in the layers' order, its budget and its allowed columns; raises for what does not fit."
-    check_batch(batch)
     _check_effort(rounds, evaluations, minutes, damping)
     recipe.check(layers(model, recipe.has_head), fingerprint(model))
     if scores.meta.get('model') not in (None, fingerprint(model)): raise InputError(f"these scores are of another model ({scores.meta.get('model')}); this one is {fingerprint(model)}.")

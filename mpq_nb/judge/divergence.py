@@ -61,13 +61,13 @@ def compare_logprobs(p: torch.Tensor, # Reference log-probabilities [n, T-1, V]
 def evaluate(model,            # Model to be judged, such as one inside `quantized`
              toks,             # `Tokens` or ids [N, T]; not those of calibration
              reference=None,   # From `reference`, or the unquantized model itself; none: perplexity only, against itself
-             batch: int = 4,   # Sequences at a time
+             batch: int = None,   # Sequences at a time; by default 4, and 16 on a GPU
              vocab: int = None, # Compare the first so many tokens of the vocabulary, for models of one tokenizer that pad it to different sizes
              state=Checkpoint(), # To continue an interrupted evaluation, as in `score`
             ) -> Evaluation:
     "Compare the predictions of `model` with the reference, token by token."
     toks = as_tokens(toks, model)
-    check_batch(batch)
+    batch = check_batch(batch, model)
     if getattr(reference, '_mpq_recipe', None) is not None: raise InputError('the reference is inside a `quantized` block, so the model would be compared with itself; compute reference(model, toks) before the block.')
     if isinstance(reference, Reference): check_reference(reference, toks)
     if vocab is not None and vocab <= toks.ids.max(): raise InputError(f'vocab={vocab!r}: the tokens to be evaluated go up to {toks.ids.max()}.')
@@ -82,7 +82,7 @@ def _evaluated(model, toks, reference, batch, vocab, state):
     at_once = partial(predicted_logprobs, parts=[parts[i] for i in left], vocab=max(vocab_size(m) for m in (model, other) if m is not None))
     theirs = iter(()) if other is None else at_once(other)
     for i, sliced in zip(tqdm(left, desc='evaluating', leave=False), at_once(model)):
-        p = None if reference is None else partial(rows_at, reference, i*batch) if other is None else lambda at, made=next(theirs): next(made)[1]
+        p = None if reference is None else partial(rows_at, reference, i*batch, model.device) if other is None else lambda at, made=next(theirs): next(made)[1]
         rows[i] = state.once(step(i), lambda: compare_slices(p, sliced, parts[i].cpu(), vocab))
     return Evaluation(**{k: torch.cat([rows[i][k] for i in range(len(parts))]) for k in rows[0]}, tokens=toks.fingerprint)
 
@@ -95,7 +95,7 @@ def _what(reference):
     if isinstance(reference, Reference): return hashlib.sha256(np.ascontiguousarray(reference.logp[:, 0, ::97]).tobytes()).hexdigest()[:16]
     return reference and identity(reference)
 
-def rows_at(reference, i, at): return reference.rows(i + at[0].start, i + at[0].stop, at[1])
+def rows_at(reference, i, device, at): return reference.rows(i + at[0].start, i + at[0].stop, at[1], device)
 
 # %% ../../nbs/judge/02_divergence.ipynb #3f0f3259
 def compare_slices(p, sliced, ids, vocab):
@@ -107,6 +107,7 @@ def compare_slices(p, sliced, ids, vocab):
     return out | {k: torch.full(shape, float('nan')) for k in ('kl', 'reverse_kl', 'top1', 'top5') if p is None}
 
 def _compared_slice(p, q, ids, vocab):
+    p, ids = p.to(q.device), ids.to(q.device)
     if vocab: p, q = (x[..., :vocab].log_softmax(-1) for x in (p, q))
     if p.shape != q.shape: raise InputError(f'the two models have vocabularies of {p.shape[-1]} and {q.shape[-1]} tokens and cannot be compared; if they share a tokenizer and the rest is padding, give vocab=len(tokenizer).')
     return compare_logprobs(p, q, ids)

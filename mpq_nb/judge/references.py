@@ -23,7 +23,7 @@ from ..base.walk import predictions, vocab_size
 from ..base.weights import hooked, identity
 
 # %% ../../nbs/judge/01_references.ipynb #df174528
-def _logp(logits): return check_finite(logits.float().log_softmax(-1).cpu(), 'the predictions')
+def _logp(logits): return check_finite(logits.float().log_softmax(-1), 'the predictions')
 
 def clipped_logprobs(sliced, T):
     for (r, t), l in sliced:
@@ -59,9 +59,10 @@ def __getitem__(self: Reference, i # A slice of the sequences
 @patch
 def rows(self: Reference, i: int, j: int, # From sequence i up to j
          at: slice = slice(None), # The positions
+         device='cpu', # Where they are needed
         ) -> torch.Tensor: # [j-i, t, V], float32
     "Log-probabilities of some sequences, normalised again after the rounding."
-    return torch.from_numpy(self.logp[i:j, at].astype(np.float32)).log_softmax(-1)
+    return torch.from_numpy(np.array(self.logp[i:j, at])).to(device).float().log_softmax(-1)
 
 # %% ../../nbs/judge/01_references.ipynb #8b01d054
 REFERENCES = 20.   # GiB of references that are kept on disk
@@ -91,18 +92,18 @@ def _reference_path(model, toks):
 
 def _fill(out, model, ids, batch):
     for i, sliced in zip(tqdm(range(0, len(ids), batch), desc='reference', leave=False), predicted_logprobs(model, ids.split(batch))):
-        for at, l in sliced: out[i:i+batch][at] = l.half().numpy()
+        for at, l in sliced: out[i:i+batch][at] = l.half().cpu().numpy()
 
 # %% ../../nbs/judge/01_references.ipynb #a7c5e0d3
 def reference(model,          # The unquantized model
               toks,           # `Tokens` or ids [N, T]
-              batch: int = 4, # Sequences at a time
+              batch: int = None, # Sequences at a time; by default 4, and 16 on a GPU
               cache: bool = True, # Keep it on disk, and read it from there if it was made before
              ) -> Reference:
     "The model's log-probabilities on `toks`; raises `InputError` where the disk can't hold them."
     if getattr(model, '_mpq_recipe', None) is not None: raise InputError('the model is inside a `quantized` block: compute the reference before it, or it would be that of the quantized model.')
     toks = as_tokens(toks, model)
-    check_batch(batch)
+    batch = check_batch(batch, model)
     path, shape = cache and _reference_path(model, toks), (len(toks), toks.ids.shape[1] - 1, vocab_size(model))
     if not path:
         out = np.empty(shape, np.float16)

@@ -89,7 +89,7 @@ def _at_ends(model, formats, toks, reference, batch):
     for (sim, head), names in heads.items():
         with simulated(model, dict(head), sim=sim):
             for i, p in enumerate(parts):
-                ref = _last(partial(rows_at, reference, i*batch))
+                ref = _last(partial(rows_at, reference, i*batch, model.device))
                 for n in names: rows[n].append(compare_slices(ref, clipped_logprobs(sliced_logits(model, p, vocab_size(model), ends[n][i], is_tuple), p.shape[1] - 1), p.cpu(), None))
     return {n: Evaluation(**{k: torch.cat([x[k] for x in r]) for k in r[0]}, tokens=toks.fingerprint) for n, r in rows.items()}
 
@@ -107,13 +107,13 @@ def evaluate_each(model,          # A decoder from transformers, unquantized
                   recipes: dict,  # {name: recipe}, or None in place of one: the unquantized model
                   toks,           # `Tokens` or ids [N, T], as for `evaluate`
                   reference: Reference, # From `reference`
-                  batch: int = 4, # Sequences at a time
+                  batch: int = None, # Sequences at a time; by default 4, and 16 on a GPU
                   engine: str = None, # Who computes, one of `mpq_nb.schemes.ACTIVATIONS`; None: as each recipe says
                   rounding: str = None, # How weights are rounded, one of `mpq_nb.schemes.ROUNDINGS`; None: as each recipe says
                  ) -> dict:       # {name: Evaluation}
     "`evaluate` of several recipes in one walk through the blocks; holds hidden states of N × T × width numbers for every recipe, less where recipes begin alike."
     toks = as_tokens(toks, model)
-    check_batch(batch)
+    batch = check_batch(batch, model)
     if getattr(model, '_mpq_recipe', None) is not None: raise InputError('the model is inside a `quantized` block: leave it first, the recipes are applied here.')
     if not isinstance(reference, Reference): raise InputError('several recipes are compared with a reference on the disk or in memory: give reference(model, toks).')
     check_reference(reference, toks)

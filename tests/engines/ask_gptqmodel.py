@@ -1,9 +1,7 @@
-"The logits by GPTQModel's own reader: python ask_gptqmodel.py FOLDER TOKENS.json OUT, or a line a cell."
+"The logits by GPTQModel's own reader: python ask_gptqmodel.py FOLDER TOKENS.json OUT"
 import json
 import sys
 from pathlib import Path
-
-from forks import serve
 
 
 def ask(folder, tokens, out):
@@ -19,4 +17,5 @@ if __name__ == '__main__':
     import torch
     from gptqmodel import GPTQModel
     from safetensors.torch import save_file
-    ask(*sys.argv[1:]) if sys.argv[1:] else serve(ask)
+    print('READY', flush=True)
+    ask(*sys.argv[1:])

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ ROOT = HERE.parent.parent
 LINES = ROOT/'nbs'/'benchmarks'/'engines.jsonl'
 WORK = HOME/'work'
 SECONDS = 1800          # a cell that takes longer is stopped
+FORKS = ('transformers', 'vllm')     # engines that can be imported once and forked: gptqmodel has threads by then
 SHORT = 128            # llama.cpp's logits come as one JavaScript object a token of the vocabulary
 KEY = ('model', 'format', 'recipe', 'engine', 'platform', 'version', 'settings')
 
@@ -62,24 +63,29 @@ def version_of(engine, packages):
     return f'{name} {version}' if engine == 'llama.cpp' else version
 
 
-def llama_cpp(folder, tokens, out, seconds, env):
-    "Ask llama.cpp in a process of its own: (exit status or None, what it printed, its errors)."
-    script = HOME/'llama.cpp'/'llama.mjs'
-    shutil.copy(ROOT/'tests'/'llama.mjs', script)
-    script.with_name('no-texts.json').write_text('[]')
-    file = folder/'model.gguf' if (folder/'model.gguf').exists() else folder/'model.safetensors'
-    cmd = ['node', script, file, tokens, out, '0', script.with_name('no-texts.json')]
-    try: got = subprocess.run(list(map(str, cmd)), cwd=script.parent, env=os.environ | env, capture_output=True, text=True, timeout=seconds)
+def by_process(engine, folder, tokens, out, seconds, env):
+    "Ask an engine in a process of its own: (exit status or None, what it printed, its errors)."
+    home, cmd = HOME/engine, [python(engine), HERE/f'ask_{engine}.py', folder, tokens, out]
+    if engine == 'llama.cpp':
+        shutil.copy(ROOT/'tests'/'llama.mjs', home/'llama.mjs')
+        (home/'no-texts.json').write_text('[]')
+        file = folder/'model.gguf' if (folder/'model.gguf').exists() else folder/'model.safetensors'
+        cmd = ['node', home/'llama.mjs', file, tokens, out, '0', home/'no-texts.json']
+    try: got = subprocess.run(list(map(str, cmd)), cwd=home, env=outside() | env, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired: return None, '', ''
-    return got.returncode, f'READY {got.stdout}', got.stderr
+    return got.returncode, got.stdout, got.stderr
+
+
+def outside():
+    "The environment without what belongs to this project."
+    env = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH')}
+    return env | dict(HF_HUB_OFFLINE='1', OMP_NUM_THREADS='2')
 
 
 @cache
 def server(engine):
     "The process that has imported an engine, and forks for every cell; made when it is first asked."
-    env = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH')}
-    env |= dict(HF_HUB_OFFLINE='1', OMP_NUM_THREADS='2')
-    return subprocess.Popen([python(engine), HERE/f'ask_{engine}.py'], cwd=HOME/engine, env=env, text=True,
+    return subprocess.Popen([python(engine), HERE/f'ask_{engine}.py'], cwd=HOME/engine, env=outside(), text=True,
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
@@ -106,12 +112,12 @@ def ask(engine, settings, folder, ids, out):
     tokens.write_text(json.dumps(ids.tolist()))
     out.unlink(missing_ok=True)
     env = dict(s.split('=') for s in settings.split())
-    asked = llama_cpp if engine == 'llama.cpp' else partial(by_fork, engine)
-    code, said, errors = asked(folder, tokens, out, SECONDS, env)
+    asked = by_fork if engine in FORKS else by_process
+    code, said, errors = asked(engine, folder, tokens, out, SECONDS, env)
     dtype = re.search(r'LOADED (?:torch\.)?(\w+)', said)
     if code is None: return 'timeout', last_lines(errors), None
     if code < 0: return 'killed', [f'by signal {-code}'], None
-    if 'READY' not in said: return 'broken', last_lines(errors), None
+    if 'READY' not in said and engine != 'llama.cpp': return 'broken', last_lines(errors), None
     if code:
         where = 'in the first forward pass' if dtype else 'on loading'
         return 'refused', [where, *last_lines(f'{said}\n{errors}')], None

@@ -8,7 +8,8 @@ from judge import promise, wrong
 from run import SETTINGS, key, read_lines
 
 CELLS = [dict(c, exact=c['settings'] == SETTINGS.get(c['engine'], ('',))[0]) for c in read_lines().values()]
-HERE = [p for p in A.PROMISES if p.source == A.RAN]
+PROMISES = A.PROMISES
+HERE = [p for p in PROMISES if p.source == A.RAN]
 OPPOSITE = dict(loads='refused', refused='loads')
 
 
@@ -21,7 +22,7 @@ def test_a_promise_is_kept(cell):
 def test_a_row_that_says_ran_was_run_and_would_be_noticed_if_it_were_wrong(row, monkeypatch):
     "Say the opposite in this row alone, or leave it out: some cell has to object, for every kind of checkpoint that it names."
     for format in row.formats:
-        rest = tuple(p for p in A.PROMISES if p is not row)
+        rest = tuple(p for p in PROMISES if p is not row)
         others = tuple(f for f in row.formats if f != format)
         changed = replace(row, formats=(format,), answer=OPPOSITE[row.answer])
         mine = [c for c in CELLS if (c['engine'], c['format']) == (row.engine, format)]

@@ -45,7 +45,7 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
           engine: str = 'autoround',  # Who will compute: whose rounding of activations is simulated; autoround, transformers, vllm, vllm-marlin or llama.cpp
           rounding: str = 'search',   # How weights are rounded: search, for the best scale of every block of MX formats and NVFP4; or to compare: nearest
           dtype: str = 'auto',        # auto, bfloat16 or float32
-          batch: int = 4,             # Sequences at a time
+          batch: int = None,             # Sequences at a time; by default 4, and 16 on a GPU
           seed: int = 0,              # Of the calibration draw
           stream: bool = False,       # Leave the blocks on the disk and fetch one at a time, for a model larger than memory; needs a calibration text
           trust_remote_code: bool = False, # Run the modelling code that the checkpoint brings; read it first

@@ -123,7 +123,7 @@ def score_ray(model: str,            # A name that every worker can load: on the
               ray: str = 'auto',     # Address of the cluster, or `"auto"`, or `"local"`
               method: str = 'fisher', # One of the methods of `score` but mse, which reads no text
               groups: str = 'none',  # As in `score`
-              batch: int = 4,        # Sequences at a time
+              batch: int = None,        # Sequences at a time; by default 4, and 16 on a GPU
               seed: int = 0,         # Of the sampled labels
               head: bool = False,    # Is `lm_head` to be quantized as well?
               engine: str = ENGINE,  # As in `score`
