@@ -6,11 +6,7 @@ NBS := $(shell find nbs -name '*.ipynb' -not -path '*/benchmarks/*' -not -path '
 # A folder that mirrors hub names, for the tests that run benchmark tasks on real rows; without one they are skipped, and say so.
 export MPQ_DATA ?= $(abspath $(wildcard ../shared/hub))
 
-<<<<<<< ours
-.PHONY: demo test long engines docs docs-stage quarto smoke licences audit notebooks readme clean
-=======
-.PHONY: demo test long engines gpu docs docs-stage quarto style smoke licences audit notebooks readme clean
->>>>>>> theirs
+.PHONY: demo gpu test long engines docs docs-stage quarto smoke licences audit notebooks readme clean
 demo: $(STAMP)
 	$(BIN)/mpq demo
 
