@@ -60,8 +60,8 @@ def _again(ran, out):
     "Run a command again; where it wrote to."
     from mpq_nb.base.files import InputError
     f, args = COMMANDS[ran['command']][0], dict(ran['args'])
-    if ran['command'] == 'score': args = dict(rounding='nearest') | args      # what files that don't say were made with
     if unknown := set(args) - set(inspect.signature(f).parameters) | {'out'} & set(args): raise InputError(f"mpq {ran['command']} has no {', '.join(sorted(unknown))} of its own to be made again; the file is of another version.")
+    if 'rounding' in inspect.signature(f).parameters: args = dict(rounding='nearest') | args      # of files that don't say
     with trusting_args(args): f(**args, out=str(out))
     return out
 
