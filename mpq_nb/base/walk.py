@@ -73,7 +73,7 @@ def no_weight_gradients(model):
 class _Called(Exception): "All blocks were called."
 
 def _hidden(args, kwargs):
-    "The hidden states that a block is called with, and its other positional arguments; taken out of `kwargs`."
+    "The hidden states that a block is called with, taken out of `kwargs`, and its other arguments."
     if not args: args = (kwargs.pop('hidden_states'),)
     return args[0], args[1:]
 
@@ -89,9 +89,9 @@ def _run_until_called(model, ids):
 
 def forward(model,             # A decoder from transformers
             ids: torch.Tensor, # Token ids [n, T]
-            keep=lambda x: x,  # What to do with a block's input to keep it; None: don't keep it, nor check that it is finite
-           ) -> tuple:         # The calls [(hidden, args, kwargs)] of the blocks; the last block's output [n, T, d]; does a block return a tuple?
-    "Go forward through the blocks and keep the input of each; raises `InputError` for values that are not finite."
+            keep=lambda x: x,  # What to do with a block's input to keep it; None: don't, nor check it
+           ) -> tuple:         # Calls [(hidden, args, kwargs)]; last output [n, T, d]; is it in a tuple?
+    "Go forward through the blocks and keep the input of each; raises `InputError` if one is not finite."
     name, blks = blocks(model)
     calls, end = [], []
     def note(block, args, kwargs):
@@ -114,7 +114,7 @@ def replaced_blocks(blks, # Some decoder blocks
                     stub, # A function of what a block is called with
                    ):
     "For the length of the block, `stub` is what these decoder blocks compute."
-    own = [b.__dict__.get('forward') for b in blks]     # accelerate, for one, puts a function of its own there
+    own = [b.__dict__.get('forward') for b in blks]     # accelerate puts a function of its own there
     try:
         for b in blks: b.forward = stub
         yield
@@ -128,12 +128,12 @@ class UnorderedBlocks(InputError): "A model that does not call its blocks one af
 
 def block_calls(model, # A decoder from transformers, whose first block is resident
                 ids,   # Token ids [n, T]
-               ):      # The calls [[hidden, args, kwargs]] of the blocks, hidden states right for the first two; does a block return a tuple?
+               ):      # Calls [[hidden, args, kwargs]], hidden right for the first two; is it in a tuple?
     "How a model calls its blocks, of which only the first computes; raises `UnorderedBlocks`."
     name, blks = blocks(model)
     calls, out = [], []
-    wrong = UnorderedBlocks(f'{type(model).__name__} does not call its blocks {name} once each, one after the other, '
-                            'so it cannot be streamed; load it without stream.')
+    wrong = UnorderedBlocks(f'{type(model).__name__} does not call its blocks {name} once each, '
+                            'one after the other, so it cannot be streamed; load it without stream.')
     def note(block, args, kwargs):
         first_is_done = bool(calls) == bool(out)
         if block is not blks[len(calls)] or not first_is_done: raise wrong
@@ -145,7 +145,8 @@ def block_calls(model, # A decoder from transformers, whose first block is resid
         out.append(o)
         if len(blks) == 1: raise _Called
     hooks = [b.register_forward_pre_hook(note, with_kwargs=True) for b in blks]
-    with with_hooks(*hooks, blks[0].register_forward_hook(done)), replaced_blocks(blks[1:], lambda *a, **k: out[0]):
+    hooks.append(blks[0].register_forward_hook(done))
+    with with_hooks(*hooks), replaced_blocks(blks[1:], lambda *a, **k: out[0]):
         _run_until_called(model, ids)
     if len(calls) < len(blks): raise wrong
     if len(blks) == 1: calls.append([_first(out[0]), (), {}])
@@ -153,7 +154,7 @@ def block_calls(model, # A decoder from transformers, whose first block is resid
 
 # %% ../../nbs/base/08_walk.ipynb #f8ce2db7
 def _by_blocks(model, parts, keep):
-    "What `forward` returns, for each part, with the calls if these are to be kept; every block is fetched once."
+    "What `forward` returns, for each part; every block is fetched once."
     name, blks = blocks(model)
     with resident(blks[0]): passes = [block_calls(model, p) for p in parts]
     for calls, _ in passes: calls[0][0] = keep and keep(calls[0][0])
@@ -189,7 +190,7 @@ def slices(n: int, # Sequences
            V: int, # Size of the vocabulary
            together: bool = False, # Keep the tokens of a sequence together, however many logits they have?
           ) -> list:               # Of pairs (slice of the sequences, slice of the tokens), in order
-    "How [n, T] tokens are divided so that no part has more than `LOGITS` logits, or has no more than `SEGMENT` tokens."
+    "Parts of [n, T] tokens, each with at most `LOGITS` logits, or with at most `SEGMENT` tokens."
     rows = max(1, min(n, LOGITS // (T*V)))
     all_fit = rows*T*V <= LOGITS
     width = T if together or all_fit else max(LOGITS // V // SEGMENT, 1) * SEGMENT
@@ -219,7 +220,7 @@ def sliced_logits(model, ids, vocab, end=None, is_tuple=False):
 def predictions(model, # A decoder from transformers
                 parts, # Token ids [n, T] of several batches
                 vocab: int = None, # Slice as for a vocabulary of this size; by default, the model's own
-               ):      # For each batch an iterator of (at, logits): the logits [n, t, V] of the batch's tokens [at]
+               ):      # For each batch an iterator of (at, logits [n, t, V] of its tokens [at])
     "Logits without gradients, slice by slice; of a model on the disk, block by block for all batches."
     vocab = vocab or vocab_size(model)
     one_slice_each = all(len(slices(*p.shape, vocab)) == 1 for p in parts)
@@ -287,7 +288,8 @@ def _write(file, x):
         file.write(x.contiguous().view(torch.uint8).numpy())
         file.flush()
     except OSError as e:
-        raise InputError(f"the disk of {cache_dir()}, where blocks' inputs beyond {SAVED/2**30:g} GiB are kept, takes no more ({e}).") from e
+        raise InputError(f"the disk of {cache_dir()}, where blocks' inputs beyond {SAVED/2**30:g} "
+                         f"GiB are kept, takes no more ({e}).") from e
     return partial(_read_back, file, at, x.shape, x.dtype)
 
 @contextmanager
@@ -315,7 +317,7 @@ def run_pass(p: Pass,
              step='pass',    # Name under which `p.state` keeps what is finished
              together=False, # Must `measure` see all tokens of a sequence at once?
             ) -> torch.Tensor: # [N, L, …], the rows of all layers in the order of `p.layers`
-    "Go forward and backward once, block by block, and apply `measure` at every layer; raises `InputError` for a layer that is not called once."
+    "Go forward and backward once and `measure` every layer; raises `InputError` for one not called once."
     blks, modules = blocks(p.model)[1], _by_block(p)
     head = _Head(p, gradient, measure, modules.pop(len(blks), {}), together)
     rows, left, grads = {l.name: [] for l in p.layers}, len(blks), []
@@ -358,7 +360,7 @@ class _Head:
     together: bool
 
     def turn(self, first, end, is_tuple, rows):
-        "Gradient at the last block's output, of the batch from sequence `first` on; what is measured goes to `rows`."
+        "Gradient at the last block's output, of a batch that begins at sequence `first`; adds to `rows`."
         found = {name: [] for name in self.layers}
         places = slices(*end.shape[:2], vocab_size(self.p.model), self.together and bool(found))
         g = torch.empty_like(end)
@@ -378,7 +380,7 @@ class _Head:
         return torch.autograd.grad(logits, end, start)[0]
 
 def _added_up(parts, places, n):
-    "Rows of the slices added up to a row for each of `n` sequences, in a list; rows of other numbers of calls as they are."
+    "Rows of the slices added up to one for each of `n` sequences; as they are, for another number of calls."
     if len(parts) != len(places): return parts       # called twice or never, as will be noticed
     total = torch.zeros(n, *parts[0].shape[1:], dtype=parts[0].dtype)
     for (sequences, _), rows in zip(places, parts): total[sequences] += rows
@@ -400,8 +402,10 @@ def _whole(rows, name, n):
     "The rows of a layer, one for each of the `n` sequences; raises if it was called another number of times."
     got = sum(map(len, rows))
     if got == n: return torch.cat(rows)
-    how = 'called more than once' if got else 'not called as a layer (the model uses its weight in another way)'
-    raise InputError(f"{name} is {how}, so its effect cannot be measured; this architecture is not supported.")
+    never = 'not called as a layer (the model uses its weight in another way)'
+    how = 'called more than once' if got else never
+    raise InputError(f"{name} is {how}, so its effect cannot be measured; this architecture is "
+                     "not supported.")
 
 # %% ../../nbs/base/08_walk.ipynb #92015380
 def _finished(block, grads, rows):

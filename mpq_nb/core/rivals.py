@@ -148,9 +148,9 @@ def _kl_of_layers(p, ids, bar):
             alone = {l.name: s}
             if l.block == len(calls): changed, head = end, alone
             else:
+                start = _from_block(p.model, l.block, calls[l.block], is_tuple)
+                with start, simulated(p.model, alone, sim=p.sim): changed = forward(p.model, ids, None)[1]
                 head = {}
-                with _from_block(p.model, l.block, calls[l.block], is_tuple), simulated(p.model, alone, sim=p.sim):
-                    changed = forward(p.model, ids, None)[1]
             out[:, j, k] = kl_from_end(p.model, ids, logp, changed, is_tuple, head, p.sim)
             bar.update()
     return out
@@ -175,8 +175,8 @@ def _kl_in_one(p, scheme, parts, references):
     head = {l.name: scheme for l in p.layers if l.block == after}
     with simulated(p.model, p.uniform(scheme), sim=p.sim):
         ends = [end for _, *end in forward_each(p.model, parts)]
-    rows = [kl_from_end(p.model, ids, logp, *end, head, p.sim) for ids, logp, end in zip(parts, references, ends)]
-    return torch.cat(rows)
+    batches = zip(parts, references, ends)
+    return torch.cat([kl_from_end(p.model, ids, logp, *end, head, p.sim) for ids, logp, end in batches])
 
 # %% ../../nbs/core/01_rivals.ipynb #f942bea2
 def mse(p: Pass) -> dict: # loss [L, Q], in units of the weights, squared
@@ -193,11 +193,11 @@ def mse(p: Pass) -> dict: # loss [L, Q], in units of the weights, squared
 class Method:
     "A way of scoring layers: what it computes, where it is from, and what its numbers are."
     name: str
-    run: object       # A function of a `Pass` that returns samples [N, L, Q], with cross [N, L, Q, Q] if it has it; or loss [L, Q]
+    run: callable     # Pass -> dict of samples [N, L, Q], and cross [N, L, Q, Q] if it has it; or of loss [L, Q]
     what: str         # In one line
     source: str       # Where the formula is from
     in_nats: bool = True    # Are its losses estimates of a KL, in nats per token?
-    labels: str = None      # From where its gradient starts: labels of the `"model"` or of the `"text"`; None: it has none
+    labels: str = None      # Whose labels its gradient starts from, `"model"` or `"text"`; None: no gradient
     reads_text: bool = True # Are its losses of calibration text?
     stage: str = None       # What `mpq_nb.cost` times to forecast it; None: it is not forecast
 

@@ -28,22 +28,22 @@ from .rivals import METHODS
 # %% ../../nbs/core/02_scores.ipynb #c68d1ccd
 @dataclass(frozen=True, eq=False)
 class Scores:
-    "How much each group of layers hurts in each scheme: `loss [G, Q]`, KL in nats per token where `in_nats(origin)`."
+    "`loss [G, Q]`: how much each group of layers hurts in each scheme, in nats per token if `in_nats`."
     loss: torch.Tensor
     layers: tuple
     groups: tuple
     schemes: tuple
     samples: torch.Tensor = None   # [N, G, Q]
-    cross: torch.Tensor = None     # [N, G, Q, Q], half the products of the effects of two schemes; `samples` is its diagonal
-    uniform: torch.Tensor = None   # [N, Q], measured KL of the uniform models; NaN where it was not measured
+    cross: torch.Tensor = None     # [N, G, Q, Q], half products of effects; `samples` is its diagonal
+    uniform: torch.Tensor = None   # [N, Q], measured KL of the uniform models; NaN where not measured
     ids: torch.Tensor = None       # [N, T], the calibration tokens
     meta: dict = field(default_factory=dict)
 
 # %% ../../nbs/core/02_scores.ipynb #bc170708
 def mean_loss(samples: torch.Tensor,        # [N, G, Q]
-              uniform: torch.Tensor = None, # Measured KL of the uniform models [N, Q]; NaN where it was not measured
+              uniform: torch.Tensor = None, # Measured KL of the uniform models [N, Q], or NaN
              ) -> torch.Tensor:             # float32 [G, Q]
-    "Mean of the samples, each column rescaled to sum to the measured KL of its uniform model where that is known."
+    "Mean of the samples, each column rescaled to the measured KL of its uniform model if that is known."
     loss = samples.double().mean(0)
     if uniform is None: return loss.float()
     total, measured = loss.sum(0), uniform.double().nanmean(0)
@@ -51,7 +51,7 @@ def mean_loss(samples: torch.Tensor,        # [N, G, Q]
     return (loss * factor).float()
 
 # %% ../../nbs/core/02_scores.ipynb #1144f04b
-def in_nats(origin: dict, # `method` by which losses were scored; `rescaled`, were they rescaled to a measured KL?
+def in_nats(origin: dict, # `method`: who scored; `rescaled`: to a measured KL?
            ) -> bool:
     "Are the losses estimates of a KL, in nats per token? Those of an unknown method are taken to be."
     method = METHODS.get(origin.get('method'))
@@ -72,7 +72,7 @@ def origin(self: Scores) -> dict: # As `loss_name` takes it
 # %% ../../nbs/core/02_scores.ipynb #3216a7a1
 @patch(as_prop=True)
 def se(self: Scores) -> torch.Tensor: # [G, Q]
-    "Standard error of `loss` over the calibration sequences, the rescaling taken as known; NaN for fewer than two."
+    "Standard error of `loss`, the rescaling taken as known; NaN for fewer than two sequences."
     if self.samples is None or len(self.samples) < 2: return torch.full_like(self.loss, float('nan'))
     rows = self.samples.double()
     factor = self.loss.double().sum(0) / rows.mean(0).sum(0).clamp(min=1e-300)
@@ -97,56 +97,65 @@ def select(self: Scores, schemes # Names of some of the schemes
 @patch
 def regroup(self: Scores, how: str # `"none"` or `"fused"`, as in `mpq_nb.models.groups`
            ) -> Scores:
-    "The same scores with layers joined to groups; raises `InputError` if they are joined already in another way."
+    "The scores with layers joined to groups; raises `InputError` if they are joined in another way."
     now = self.meta.get('grouping', 'none')
     if how == now: return self
     if any(len(g) > 1 for g in self.groups):
-        raise InputError(f"these scores are grouped already ({self.meta.get('grouping')}) and cannot be taken apart; score with groups='none'.")
+        raise InputError(f"these scores are grouped already ({self.meta.get('grouping')}) and "
+                         "cannot be taken apart; score with groups='none'.")
     place, joined = {g[0]: i for i, g in enumerate(self.groups)}, make_groups(self.layers, how)
     members = [torch.tensor([place[n] for n in g]) for g in joined]
     def summed(t, dim):
         if t is None: return None
         return torch.stack([t.index_select(dim, m).sum(dim) for m in members], dim)
-    return replace(self, loss=summed(self.loss, 0), samples=summed(self.samples, 1), cross=summed(self.cross, 1),
-                   groups=tuple(joined), meta=self.meta | dict(grouping=how))
+    return replace(self, loss=summed(self.loss, 0), samples=summed(self.samples, 1),
+                   cross=summed(self.cross, 1), groups=tuple(joined),
+                   meta=self.meta | dict(grouping=how))
 
 # %% ../../nbs/core/02_scores.ipynb #77c27392
-SAME = ('model', 'method', 'length', 'grouping', 'seed', 'version', 'engine', 'rounding')   # what shards have to have in common
+SAME = 'model', 'method', 'length', 'grouping', 'seed', 'version', 'engine', 'rounding'   # in all shards
 
 def _check_pair(a, b):
     "Raise unless two scores were made in the same way, of the same model."
     for k in SAME:
         one, other = a.meta.get(k), b.meta.get(k)
         if one != other:
-            raise InputError(f"these scores do not belong together: their {k} is {one} and {other}. Score again with the same {k}.")
+            raise InputError(f"these scores do not belong together: their {k} is {one} and "
+                             f"{other}. Score again with the same {k}.")
     for k in ('schemes', 'groups'):
         if getattr(a, k) != getattr(b, k):
-            raise InputError(f"these scores do not belong together: they have different {k}. Score the same {k} in every shard.")
+            raise InputError(f"these scores do not belong together: they have different {k}. "
+                             f"Score the same {k} in every shard.")
 
 def _check_shards(shards):
     "Raise unless the shards can be one run's."
     first = shards[0]
     for s in shards[1:]: _check_pair(first, s)
     if any(s.samples is None or s.ids is None for s in shards):
-        raise InputError(f"scores of method '{first.meta.get('method')}' have no rows of sequences to be merged.")
+        raise InputError(f"scores of method '{first.meta.get('method')}' have no rows of "
+                         "sequences to be merged.")
     for k in ('uniform', 'cross'):
         if len({getattr(s, k) is None for s in shards}) > 1:
-            raise InputError(f"some of these scores have '{k}' and some don't; score all with the same method and rescale.")
+            raise InputError(f"some of these scores have '{k}' and some don't; score all with the "
+                             "same method and rescale.")
     if len({s.ids.shape[1] for s in shards}) > 1:
-        raise InputError('these scores are of sequences of different lengths; score all with the same length.')
+        raise InputError('these scores are of sequences of different lengths; score all with the '
+                         'same length.')
     rows = torch.cat([s.ids for s in shards])
     if len(rows.unique(dim=0)) < len(rows):
-        raise InputError('these scores share a calibration sequence, which would count twice; draw each shard with another seed or from other text.')
+        raise InputError('these scores share a calibration sequence, which would count twice; '
+                         'draw each shard with another seed or from other text.')
 
 # %% ../../nbs/core/02_scores.ipynb #375238d5
 @patch(cls_method=True)
 def merge(cls: Scores, shards # Scores of disjoint sequences
          ) -> Scores:
-    "The scores of all shards' sequences together, as if one run had made them; raises `InputError` if they do not fit."
+    "The scores of all shards, as if one run had made them; raises `InputError` if they do not fit."
     shards = [shards] if isinstance(shards, Scores) else list(shards)
     if not shards: raise InputError('no scores to merge.')
     for s in shards:
-        if not isinstance(s, Scores): raise InputError(f'{s!r} is not Scores; read a file with Scores.load first.')
+        if not isinstance(s, Scores):
+            raise InputError(f'{s!r} is not Scores; read a file with Scores.load first.')
     _check_shards(shards)
     first = shards[0]
     def joined(k): return None if getattr(first, k) is None else torch.cat([getattr(s, k) for s in shards])
@@ -163,7 +172,8 @@ def frame(self: Scores) -> pd.DataFrame:
     by = {l.name: l for l in self.layers}
     def row(group):
         members = [by[n] for n in group]
-        return dict(block=members[0].block, layer=' + '.join(l.kind for l in members), weights=sum(l.numel for l in members))
+        kinds = ' + '.join(l.kind for l in members)
+        return dict(block=members[0].block, layer=kinds, weights=sum(l.numel for l in members))
     losses = pd.DataFrame(self.loss.tolist(), columns=list(self.schemes))
     return pd.DataFrame([row(g) for g in self.groups]).join(losses)
 
@@ -182,7 +192,8 @@ def _repr_html_(self: Scores):
     top = f.sort_values(smallest, ascending=False).head(5)
     total = ', '.join(f'{s} {v:.3g}' for s, v in zip(self.schemes, self.loss.sum(0).tolist()))
     what = 'KL in nats per token' if in_nats(self.origin) else 'loss in units of its own'
-    how = 'not rescaled' if self.uniform is None else 'columns rescaled to the measured KL of the uniform models'
+    how = 'not rescaled'
+    if self.uniform is not None: how = 'columns rescaled to the measured KL of the uniform models'
     return (f"<p><code>{self!r}</code></p><p>Sum over all groups, {what} ({how}): {total}. "
             f"The five groups most sensitive in {smallest} (± its standard error):</p>"
             + top.to_html(index=False, float_format='%.3g'))
@@ -219,7 +230,8 @@ def save(self: Scores, path # `.safetensors` file
 
 # %% ../../nbs/core/02_scores.ipynb #d7ef9efc
 BEFORE = dict(engine='autoround', rounding='nearest')   # of files that don't say
-TEXTS = ('model', 'model_name', 'method', 'grouping', 'tokens', 'source', 'dtype', 'version', 'engine', 'rounding')
+TEXTS = ('model', 'model_name', 'method', 'grouping', 'tokens', 'source', 'dtype', 'version',
+         'engine', 'rounding')
 META = dict.fromkeys(TEXTS, str) | dict(rest_bytes=int, cache=list, ran=dict)   # {entry of `meta`: its type}
 
 # %% ../../nbs/core/02_scores.ipynb #d82c2a73
@@ -230,7 +242,8 @@ def _check_layers(s):
         positive = all(isinstance(d, int) and d > 0 for d in numbers)
         if not (isinstance(l.name, str) and len(l.shape) == 2 and positive): raise ValueError(f'layer {l}')
     grouped = sorted(n for g in s.groups for n in g)
-    if grouped != sorted({l.name for l in s.layers}): raise ValueError('groups do not cover the layers once each')
+    names = sorted({l.name for l in s.layers})
+    if grouped != names: raise ValueError('groups do not cover the layers once each')
 
 def _check_shapes(s):
     "`ValueError` unless the tensors' shapes fit the groups, the schemes and one another."
@@ -267,7 +280,8 @@ def _from_file(head, tensors):
     layers = tuple(Layer(n, tuple(shape), block) for n, shape, block in head['layers'])
     groups = tuple(map(tuple, head['groups']))
     loss = tensors.pop('loss')
-    return check_consistent(Scores(loss, layers, groups, tuple(head['schemes']), meta=BEFORE | head['meta'], **tensors))
+    schemes, meta = tuple(head['schemes']), BEFORE | head['meta']
+    return check_consistent(Scores(loss, layers, groups, schemes, meta=meta, **tensors))
 
 def _is_json(path):
     "Does a file begin as a recipe does?"
@@ -276,7 +290,7 @@ def _is_json(path):
 @patch(cls_method=True)
 def load(cls: Scores, path # File written by `save`
         ) -> Scores:
-    "Read scores; raises `InputError` if the file is missing, truncated, of another version or something else."
+    "Read scores; raises `InputError` for a file that is missing, cut off, of another version or kind."
     if not Path(path).is_file(): raise no_file('scores file', path, '*.safetensors')
     try:
         with safe_open(path, 'pt') as f:
@@ -287,5 +301,7 @@ def load(cls: Scores, path # File written by `save`
     except (SafetensorError, AttributeError, KeyError, ValueError, TypeError, OSError, RecursionError) as e:
         remedy = 'if it was cut off, score again'
         if _is_json(path): remedy = 'it is JSON, as a recipe is: give the scores that it was made from'
-        raise InputError(f"'{path}' is not a whole scores file ({type(e).__name__}: {str(e)[:120]}); {remedy}.") from e
-    raise InputError(f"the scores '{path}' are of format {version!r}; this version of mpq_nb reads format 1. Update mpq_nb, or score again.")
+        raise InputError(f"'{path}' is not a whole scores file ({type(e).__name__}: "
+                         f"{str(e)[:120]}); {remedy}.") from e
+    raise InputError(f"the scores '{path}' are of format {version!r}; this version of mpq_nb "
+                     "reads format 1. Update mpq_nb, or score again.")
