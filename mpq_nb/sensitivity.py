@@ -11,8 +11,6 @@ __all__ = ['check_schemes', 'warn_small', 'model_cache', 'score', 'ALL', 'backwa
 import warnings
 from dataclasses import asdict, replace
 
-import torch
-
 from . import __version__
 from .base.files import InputError, unknown
 from .base.layers import groups as make_groups, layers
@@ -21,8 +19,9 @@ from .base.quantizers import (
 from .base.resume import Checkpoint, fitting
 from .base.schemes import scheme, stored_bits
 from .base.text import as_tokens, check_batch
-from .base.walk import (
-    ALL, backward, forward, LOGITS, Pass, predictions, run_pass, SAVED, SEGMENT, slices, watched)
+from mpq_nb.base.walk import (
+    ALL, backward, forward, LOGITS, Pass, predictions, run_pass, SAVED, SEGMENT, slices,
+    watched)
 from .base.weights import cache_shape, fingerprint, identity, resident, rest_bytes
 from .core.fisher import fisher_gradient, labels
 from .core.rivals import kl_sliced, Method, METHODS, text_gradient, uniform_kl
@@ -64,8 +63,8 @@ def warn_small(weights, # Of (layer, weight [outputs, inputs], names of schemes)
             if share: found.setdefault(s, []).append((layer, share))
     for s, rows in found.items():
         layer, share = max(rows, key=lambda row: row[1])
-        warnings.warn(f'{s} is coarser than its bits in {len(rows)} layers, most in {layer}: {share:.0%} of its groups are so small '
-                      f'that AutoRound raises their scale to {LEAST_SCALE:g}. '
+        warnings.warn(f'{s} is coarser than its bits in {len(rows)} layers, most in {layer}: '
+                      f'{share:.0%} of its groups are so small that AutoRound raises their scale to {LEAST_SCALE:g}. '
                       'Leave such layers in BF16 (fixed), or use MXFP8 or GGUF types.')
 
 def _weights(model, ls, schemes):
@@ -83,7 +82,8 @@ def model_cache(model):
 def _about(p, toks, method):
     "The `meta` of the scores that a pass makes."
     return dict(method=method, model=fingerprint(p.model), model_name=p.model.config._name_or_path,
-                tokens=toks.fingerprint, source=toks.source, length=toks.ids.shape[1], grouping='none', seed=p.seed,
+                tokens=toks.fingerprint, source=toks.source, length=toks.ids.shape[1],
+                grouping='none', seed=p.seed,
                 rest_bytes=rest_bytes(p.model, p.layers), cache=model_cache(p.model),
                 dtype=str(p.model.dtype).removeprefix('torch.'), version=__version__, **asdict(p.sim))
 
@@ -92,16 +92,16 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
           toks,                      # `Tokens` or a LongTensor [N, T]
           schemes=('MXFP4', 'MXFP8'), # Names of the formats to choose among later
           method: str = 'fisher',    # One of `METHODS`
-          groups: str = 'none',      # `"none"`: every layer chooses for itself; `"fused"`: as serving engines fuse them
+          groups: str = 'none',      # `"none"`: each layer chooses; `"fused"`: as engines fuse them
           batch: int = 4,            # Sequences at a time
           seed: int = 0,             # Of the sampled labels
-          rescale: bool = None,      # Measure the uniform models and rescale each column to them? By default, with three schemes or more
-          head: bool = False,        # Is `lm_head` to be quantized as well? Only where it has a weight of its own
-          engine: str = 'autoround', # Who computes: whose rounding of activations, one of `mpq_nb.schemes.ACTIVATIONS`
+          rescale: bool = None,      # Rescale to the measured uniform models? Default: with 3 schemes or more
+          head: bool = False,        # Score `lm_head` as well, where it has a weight of its own?
+          engine: str = 'autoround', # Who rounds activations, one of `mpq_nb.schemes.ACTIVATIONS`
           rounding: str = ROUNDING,  # How weights are rounded, one of `mpq_nb.schemes.ROUNDINGS`
-          state=Checkpoint(),        # To continue an interrupted run: `with Checkpoint(path) as state: score(…, state=state).save(…)`
+          state=Checkpoint(),        # To resume: `with Checkpoint(path) as state: score(…, state=state)`
          ) -> Scores:                # Loss of every group in every scheme, KL in nats per token
-    "Estimate how much each layer hurts in each scheme, in one pass over `model`; raises `InputError` for what cannot be scored."
+    "Estimate how much each layer hurts in each scheme; raises `InputError` for what cannot be scored."
     schemes, ls, sim = check_schemes(schemes), layers(model, head), Simulation(engine, rounding)
     check_batch(batch)
     if method not in METHODS: raise unknown('method', method, METHODS)
