@@ -24,7 +24,7 @@ from .engines import (
     promises_for, servable)
 from .knapsack import group_sizes, in_unit, knapsack, size_limit
 from .recipes import Budget, NAMES, Recipe
-from .scores import Scores
+from .scores import in_nats, Scores
 
 # %% ../../nbs/core/06_allocation.ipynb #d1507108
 def _named(name, pattern):
@@ -108,8 +108,9 @@ def recipe_of(scores, choice, by, budget=None, **made):
     pick = {n: scores.schemes[q] for g, q in zip(scores.groups, choice) for n in g}
     loss = float(scores.loss[range(len(choice)), list(choice)].sum())
     m = scores.meta
+    own_unit = {} if in_nats(dict(method=m.get('method'))) else dict(rescaled=scores.uniform is not None)
     about = dict(by=by, model=m.get('model'), model_name=m.get('model_name'), scores=m.get('tokens'), method=m.get('method'),
-                 grouping=m.get('grouping', 'none'), activations=m.get('engine', ENGINE), rounding=m.get('rounding', ROUNDING), version=__version__, rest_bytes=m.get('rest_bytes', 0), among=list(scores.schemes), **(dict(scored=m['ran']) if 'ran' in m else {}), **made)
+                 grouping=m.get('grouping', 'none'), activations=m.get('engine', ENGINE), rounding=m.get('rounding', ROUNDING), version=__version__, rest_bytes=m.get('rest_bytes', 0), among=list(scores.schemes), **(dict(scored=m['ran']) if 'ran' in m else {}), **own_unit, **made)
     return Recipe({l.name: pick[l.name] for l in scores.layers}, {l.name: l.shape for l in scores.layers}, budget.asdict() if budget else {}, loss, about)
 
 def solve(scores, budget, sizes, limit, allowed=None, rules={}):

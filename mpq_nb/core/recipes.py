@@ -18,7 +18,7 @@ from ..base.files import atomic, check_out, InputError, no_file, unknown
 from ..base.layers import Layer
 from ..base.quantizers import ACTIVATIONS, ENGINE, ROUNDING, ROUNDINGS, Simulation
 from ..base.schemes import bits as scheme_bits, scheme, stored_bits
-from .scores import markdown_table
+from .scores import loss_name, markdown_table
 
 # %% ../../nbs/core/03_recipes.ipynb #2300ce21
 NAMES = dict(bits='bits', bpw='bpw', gib='GiB', fit='GiB of device memory')
@@ -137,8 +137,7 @@ def frame(self: Recipe) -> pd.DataFrame:
 @patch
 def __repr__(self: Recipe):
     n = ', '.join(f'{k} {v}' for k, v in sorted(Counter(self.schemes.values()).items()))
-    what = 'measured KL' if 'refined' in self.made else 'predicted loss' if self.made.get('method') in ('mse', 'delta_loss') else 'predicted KL'
-    loss = '' if self.loss is None else f'; {what} {self.loss:.4g}'
+    loss = '' if self.loss is None else f'; {loss_name(self.made)} {self.loss:.4g}'
     return f"Recipe({self.made.get('by', 'by hand')}: {self.bits:.3f} bits, {self.bpw:.3f} bpw; layers: {n}{loss})"
 
 # %% ../../nbs/core/03_recipes.ipynb #62671d3a

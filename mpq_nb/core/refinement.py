@@ -22,13 +22,14 @@ from ..base.quantizers import Simulation
 from ..base.resume import Checkpoint, digest, fitting
 from ..base.simulation import shared_input, simulated
 from ..base.text import as_tokens, check_batch, Tokens
-from ..base.walk import predictions, stream, vocab_size
+from ..base.walk import Pass, predictions, run_pass, vocab_size
 from ..base.weights import fingerprint, identity
 from .allocation import (
     allowed_choices, promote, recipe_of, sizes_and_limit, uniform)
 from .knapsack import knapsack
 from .recipes import Budget, Recipe
 from .rivals import kl_sliced
+from .scores import in_nats
 
 # %% ../../nbs/core/07_refinement.ipynb #a55c1a97
 def _kl_gradient(refs):
@@ -57,7 +58,7 @@ def linear(model,          # A decoder from transformers, unquantized
                 act = torch.stack([((values(x, s) - xc).float() * h).sum((1, 2)) for s in schemes], -1)
                 return weight.float() + act
             return change
-        return stream(model, ids, ls, _kl_gradient(refs), measure, batch) / ids.shape[1]
+        return run_pass(Pass(model, ids, ls, batch=batch), _kl_gradient(refs), measure) / ids.shape[1]
 
 # %% ../../nbs/core/07_refinement.ipynb #35d7690e
 def _curvature(scores, choice):
@@ -285,7 +286,7 @@ def _check_refine(model, toks, scores, recipe, rounds, evaluations, minutes, dam
     ids = as_tokens(scores.ids if toks is None else toks, model).ids
     among = [n for n in recipe.made.get('among') or () if n in scores.schemes]
     scores = scores.select(among or scores.schemes).regroup(recipe.made.get('grouping', 'none'))
-    if scores.meta.get('method') in ('delta_loss', 'mse') and scores.uniform is None:
+    if not in_nats(scores.origin):
         raise InputError(f"scores of method '{scores.meta['method']}' are not in nats, so they cannot be weighed against a measured gradient; score with rescale=True or with method='fisher'.")
     recipe = replace(recipe, schemes={l.name: recipe.schemes[l.name] for l in scores.layers})
     _choice(scores, recipe)

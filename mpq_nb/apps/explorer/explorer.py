@@ -27,7 +27,7 @@ from ...base.weights import cache_bytes
 from ...core.allocation import head, tail, uniform
 from ...core.knapsack import group_sizes, in_unit
 from ...core.recipes import Budget, Recipe
-from ...core.scores import Scores
+from ...core.scores import loss_name, Scores
 from ...ship.checkpoints import packable, packers
 
 # %% ../../../nbs/apps/explorer/02_explorer.ipynb #4c3cda9d
@@ -273,8 +273,7 @@ def _size_text(n): return f'{n/2**30:.2f} GiB' if n >= 2**30 else f'{n/2**20:.1f
 @patch(as_prop=True)
 def what(self: Explorer) -> str:
     "What the loss is: KL, but for two methods that have units of their own."
-    own = self.scores.meta.get('method') in ('mse', 'delta_loss') and self.scores.uniform is None
-    return 'predicted loss' if own else 'predicted KL'
+    return loss_name(self.scores.origin)
 
 @patch(as_prop=True)
 def _free(self: Explorer) -> Recipe:

@@ -28,6 +28,7 @@ from ..terminal import size_text
 from ...base.schemes import bits as scheme_bits
 from ...core.engines import servable
 from ...core.recipes import Recipe
+from ...core.scores import loss_name
 from ...ship.checkpoints import FORMATS, how, packers
 
 # %% ../../../nbs/apps/report/02_sections.ipynb #6e469990
@@ -223,7 +224,13 @@ def which(recipe: Recipe): # FT
 def counts(recipes: dict): # {name: `Recipe`} -> FT
     "A row per recipe: its size, its prediction, and how many layers have which format."
     names = sorted({s for r in recipes.values() for s in r.schemes.values()}, key=scheme_bits)
-    row = lambda n, r: {'recipe': n, 'bits': f'{r.bits:.3f}', 'stored': f'{r.bpw:.3f}', 'checkpoint': size_text(r.nbytes) if 'rest_bytes' in r.made else '', 'predicted KL': '' if r.loss is None else f'{r.loss:.3f}'} | {s: Counter(r.schemes.values()).get(s) or '' for s in names}
+    losses = list(dict.fromkeys(loss_name(r.made) for r in recipes.values()))
+    def row(n, r):
+        size = size_text(r.nbytes) if 'rest_bytes' in r.made else ''
+        known = {} if r.loss is None else {loss_name(r.made): f'{r.loss:.3f}'}
+        used = Counter(r.schemes.values())
+        return ({'recipe': n, 'bits': f'{r.bits:.3f}', 'stored': f'{r.bpw:.3f}', 'checkpoint': size}
+                | dict.fromkeys(losses, '') | known | {s: used.get(s) or '' for s in names})
     return grid(pd.DataFrame([row(n, r) for n, r in recipes.items()]), 'layers in each format')
 
 # %% ../../../nbs/apps/report/02_sections.ipynb #89b4e616
