@@ -41,12 +41,11 @@ def allocate(scores: Scores,     # From `score`
              groups: str = None, # `"none"` or `"fused"`; by default as scored
              fixed: dict = None, # {pattern of layer names: scheme that they take}
              at_least: dict = None, # {pattern of layer names: smallest scheme that they may take}
-             at_most: dict = None, # {pattern of layer names: largest scheme that they may take}
              engine: str = None, # Only what no promise speaks against for this one of `ENGINES`, perhaps with a platform (`"vllm:cpu"`), of the best family of formats; `made` has the loss without it
             ) -> Recipe:         # Never above the budget
     "Find the recipe with the least predicted loss within the budget, proven optimal; raises `InputError` if none fits."
     budget = Budget(bits, bpw, gib, fit, context, batch)
-    rules = Rules(fixed=fixed, at_least=at_least, at_most=at_most, groups=groups, engine=engine)
+    rules = Rules(fixed=fixed, at_least=at_least, groups=groups, engine=engine)
     return best_recipe(scores, budget, rules)
 
 # %% ../nbs/allocation.ipynb #c5bfaf87

@@ -125,15 +125,13 @@ def _is_no_smaller(name, wanted): return scheme_bits(name) >= scheme_bits(wanted
 
 PATTERN_RULES = dict(
     fixed=PatternRule('', _is_wanted),
-    at_least=PatternRule('at least ', _is_no_smaller),
-    at_most=PatternRule('at most ', lambda name, wanted: _is_no_smaller(wanted, name)))
+    at_least=PatternRule('at least ', _is_no_smaller))
 
 @dataclass(frozen=True)
 class Rules:
     "What a recipe keeps to besides its budget; raises `InputError` for what is no rule."
     fixed: dict = None     # {pattern of layer names: scheme that they take}
     at_least: dict = None  # {pattern of layer names: smallest scheme that they may take}
-    at_most: dict = None   # {pattern of layer names: largest scheme that they may take}
     groups: str = None     # "none" or "fused"; None: as scored
     engine: str = None     # one of `ENGINES`, perhaps with a platform ("vllm:cpu")
 

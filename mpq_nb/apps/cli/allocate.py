@@ -66,7 +66,6 @@ def allocate(scores: str,         # File written by mpq score
              groups: str = None,  # none or fused; by default as scored
              fixed: str = None,   # PATTERN=SCHEME,…: layers whose name has the pattern take that format
              at_least: str = None, # PATTERN=SCHEME,…: … or one of no fewer bits
-             at_most: str = None, # PATTERN=SCHEME,…: … or one of no more bits
              engine: str = None,  # Only what nothing speaks against for this engine: vllm, sglang, transformers, gptqmodel or llama.cpp; vllm:cpu for another platform than cuda
              by: str = 'ours',    # ours; or to compare: head or tail (the layers nearest lm_head or the embedding in the largest format), random:SEED, uniform:NAME
              refine: bool = False, # Load the model again, measure the recipe and improve it: minutes, but better and never behind head, tail or uniform
@@ -77,7 +76,7 @@ def allocate(scores: str,         # File written by mpq score
             ):
     "Solve for the best format of each layer within a budget."
     s, out = _load_scores(scores, schemes, groups, out)
-    rules = _conditions(dict(fixed=fixed, at_least=at_least, at_most=at_most, engine=engine), by, refine, minutes, resume, out)
+    rules = _conditions(dict(fixed=fixed, at_least=at_least, engine=engine), by, refine, minutes, resume, out)
     r = _choose(s, by, budget_args(bits, bpw, gib, fit, context, contexts) | rules)
     with partial_state(out) if refine else nullcontext() as state:
         if refine: r = refine_recipe(s, r, minutes, state)
