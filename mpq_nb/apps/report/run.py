@@ -104,7 +104,7 @@ def _checkpoint_row(name, v, recipes):
     "The row of a checkpoint that was read back."
     recipe = recipes.get(recipe_beside(name))
     row = dict(label=f'{Path(name).parent.name or "checkpoint"}, as loaded *', recipe=str(recipe.made.get('by', 'by hand')) if recipe else 'measured', accuracies={}, model=recipe.made.get('model_name', 'the model') if recipe else 'the model',
-               bits=recipe.budget.get('bits') if recipe else None, kl=v['kl_original'], kl_se=v['kl_original_se'], top1=v['top1_original'], ppl_ratio=v['perplexity_ratio'], source=name, recipe_file=recipe_beside(name))
+               bits=recipe.budget.bits if recipe and recipe.budget else None, kl=v['kl_original'], kl_se=v['kl_original_se'], top1=v['top1_original'], ppl_ratio=v['perplexity_ratio'], source=name, recipe_file=recipe_beside(name))
     return _sized(row, recipe) | dict(bytes=v['bytes'])
 
 # %% ../../../nbs/apps/report/00_run.ipynb #584c9f5c

@@ -27,7 +27,7 @@ from ..study.tables import differences, published, won_back
 from ..terminal import size_text
 from ...base.schemes import bits as scheme_bits
 from ...core.engines import servable
-from ...core.recipes import Recipe
+from ...core.recipes import is_ours, Recipe, RecipeName
 from ...core.scores import loss_name
 from ...ship.checkpoints import FORMATS, how, packers
 
@@ -84,7 +84,7 @@ def asked(run: Run): # FT
     budgets = _budgets([dict(bits=b) for b in st.budgets] if st else [r.budget for r in made])
     sets = dict.fromkeys(', '.join(r.made['among']) for r in made if r.made.get('among'))     # each recipe has its own
     formats = st.schemes if st else ['; or '.join(sets)] if sets else dict.fromkeys(n for s in scores for n in s.schemes) if scores else dict.fromkeys(n for r in run.recipes.values() for n in r.schemes.values())
-    rules = [f'{p}: {w}{q}' for r in made for k, w in (('fixed', ''), ('at_least', 'at least ')) for p, q in (r.made.get(k) or {}).items()]
+    rules = [phrase for r in made for phrase in r.rules.phrases]
     return facts({'model' if len(run.models) == 1 else 'models': ', '.join(map(_full, run.models)), 'formats to choose from': ', '.join(formats), 'budget': budgets,
                   'rules': ', '.join(dict.fromkeys(rules)), 'engine': ', '.join(dict.fromkeys(str(r.made['engine']) for r in made if 'engine' in r.made)),
                   'recipes compared': ', '.join(st.recipes) if st else '', 'benchmark tasks': ', '.join(st.tasks) if st else '', 'written as': st.format if st and st.format != 'fake' else '',
@@ -101,7 +101,7 @@ def _pairs(run):
 def _main(run):
     "The row that the page is about: ours nearest to five bits, else the recipe nearest to it; None where nothing is measured."
     rows = [r for r in run.rows if 'kl' in r and r.get('recipe') != 'bf16' and r.get('model') in (run.models[0], 'the model')]
-    return min(rows, key=lambda r: (not r['recipe'].startswith('ours'), abs((r.get('bits') or r.get('payload') or 5) - 5)), default=None)
+    return min(rows, key=lambda r: (not is_ours(r['recipe']), abs((r.get('bits') or r.get('payload') or 5) - 5)), default=None)
 
 # %% ../../../nbs/apps/report/02_sections.ipynb #40f5ac4a
 def _finding(run):
@@ -238,7 +238,7 @@ def _labels(run, model):
     "{name on the page: recipe} of a model; ours first, a recipe that two files hold once."
     label = {r.get('recipe_file'): r['label'] for r in run.rows if 'recipe' in r}
     out = {}
-    for f, r in sorted(run.of(model).items(), key=lambda x: (not str(x[1].made.get('by', '')).startswith('ours'), x[1].bits)):
+    for f, r in sorted(run.of(model).items(), key=lambda x: (not is_ours(x[1].made.by), x[1].bits)):
         if not any(r.schemes == o.schemes and r.made.get('by') == o.made.get('by') for o in out.values()): out[label.get(f, f.removesuffix('.json'))] = r
     return out
 
@@ -251,7 +251,7 @@ def strips(run: Run): # FT, or None
     out = []
     for m in run.models:
         named = _labels(run, m)
-        ours = {n: r for n, r in named.items() if str(r.made.get('by', '')).startswith('ours')} or named
+        ours = {n: r for n, r in named.items() if is_ours(r.made.by)} or named
         if not named: continue
         out += [*([H3(_full(m))] if len(run.models) > 1 else []), counts(named)]
         for n, r in ours.items():
@@ -356,7 +356,7 @@ def serving(run: Run): # FT, or None
         if r and v.get('ok') and v.get('format') in FORMATS: out += _serve_checkpoint(where, v['format'], r)
     if not out:
         for m in run.models:
-            mine = [(n, r) for n, r in _labels(run, m).items() if str(r.made.get('by', 'ours')).startswith('ours')]
+            mine = [(n, r) for n, r in _labels(run, m).items() if is_ours(r.made.get('by', 'ours'))]
             for n, r in mine[:1] if run.study else mine: out += _serve_recipe(run, n if len(run.models) == 1 else f'{m}, {n}', next(f for f, o in run.recipes.items() if o is r), r)
     return Div(*out) if out else None
 
@@ -374,12 +374,11 @@ def _allocate_command(run, f, r):
     "The command that solves for this recipe again; None for one that was not solved here."
     by, q = str(r.made.get('by', '')), shlex.quote
     src = next((n for n, s in run.scores.items() if s.meta.get('tokens') == r.made.get('scores') and s.meta.get('model') == r.made.get('model')), None)
-    if not src or not r.budget or by.partition(',')[0] not in ('ours', 'head', 'tail'): return None
+    if not src or not r.budget or RecipeName.of(by).kind not in ('ours', 'head', 'tail'): return None
     names = [n for n in run.scores[src].schemes if n in r.schemes.values()]
     opts = [f'--{k} {v:g}' if k not in ('batch', 'fit') else f'--contexts {v}' if k == 'batch' else f'--fit {v:g}GiB' for k, v in r.budget.items()]
     opts += [f'--schemes {",".join(names)}'] if len(names) < len(run.scores[src].schemes) else []
-    opts += [f"--{k.replace('_', '-')} {q(','.join(f'{p}={s}' for p, s in r.made[k].items()))}" for k in ('fixed', 'at_least') if r.made.get(k)]
-    opts += [f"--engine {q(str(r.made['engine']))}"] if r.made.get('engine') else []
+    opts += [f'{option} {q(value)}' for option, value in r.rules.options]
     return f"mpq allocate {q(src)} {' '.join(opts)}" + (' --refine' if 'refined' in r.made else '') + (f' --by {by}' if by in ('head', 'tail') else '') + f' -o {q(f)}'
 
 # %% ../../../nbs/apps/report/02_sections.ipynb #4bcae4bd
