@@ -386,22 +386,6 @@ def _added_up(parts, places, n):
     for (sequences, _), rows in zip(places, parts): total[sequences] += rows
     return [total]
 
-# %% ../../nbs/base/08_walk.ipynb #92015380
-def _finished(block, grads, rows):
-    "What is kept when the blocks from `block` on are done."
-    kept = {f'rows of {n}': torch.cat(r) for n, r in rows.items() if r}
-    return dict(block=torch.tensor(block), gradient=torch.cat(grads)) | kept
-
-def _resumed(kept, rows, batch):
-    "The number of blocks that are left, and the gradient at their end; puts what was measured into `rows`."
-    try: left, grads = int(kept['block']), list(kept['gradient'].split(batch))
-    except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        raise InputError('what an interrupted run left of a pass is not what a pass leaves '
-                         f'({type(e).__name__}: {e}); remove it and start again.') from e
-    for n in rows:
-        if (r := kept.get(f'rows of {n}')) is not None: rows[n].append(r)
-    return left, grads
-
 # %% ../../nbs/base/08_walk.ipynb #d268a09a
 @contextmanager
 def _measuring(layers, measure, rows):
@@ -427,3 +411,19 @@ def _whole(rows, name, n):
     how = 'called more than once' if got else never
     raise InputError(f"{name} is {how}, so its effect cannot be measured; this architecture is "
                      "not supported.")
+
+# %% ../../nbs/base/08_walk.ipynb #92015380
+def _finished(block, grads, rows):
+    "What is kept when the blocks from `block` on are done."
+    kept = {f'rows of {n}': torch.cat(r) for n, r in rows.items() if r}
+    return dict(block=torch.tensor(block), gradient=torch.cat(grads)) | kept
+
+def _resumed(kept, rows, batch):
+    "The number of blocks that are left, and the gradient at their end; puts what was measured into `rows`."
+    try: left, grads = int(kept['block']), list(kept['gradient'].split(batch))
+    except (KeyError, TypeError, ValueError, RuntimeError) as e:
+        raise InputError('what an interrupted run left of a pass is not what a pass leaves '
+                         f'({type(e).__name__}: {e}); remove it and start again.') from e
+    for n in rows:
+        if (r := kept.get(f'rows of {n}')) is not None: rows[n].append(r)
+    return left, grads
