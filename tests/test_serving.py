@@ -100,7 +100,7 @@ FAMILIES = {'llama': ('llama', {}), 'llama, one matrix at both ends': ('llama', 
 GGUF = {'gemma3'}     # llama's and Qwen3's are written elsewhere; of Qwen2 the converter takes its own tokenizer only
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize('family', FAMILIES)
 def test_families(family, demo, tmp_path):
     "Real equals simulated, layer by layer, in every kind of checkpoint."
@@ -136,7 +136,7 @@ def test_gptq_config_answers_what_vllm_asks(demo, tmp_path):
         assert (override(asked, 'bits'), override(asked, 'group_size')) == ((s.bits, s.group_size) if s.bits < 16 else (None, None)), asked
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize('format', ('auto_round', 'auto_gptq', 'llm_compressor'))
 def test_the_card_is_all_that_one_needs(format, demo, tmp_path):
     "The card's own lines, run without mpq_nb and with no other packages than the card names, and what is promised of them."
