@@ -133,8 +133,10 @@ def test_no_link_is_inside_another(site):
 
 def test_the_landing_page_has_the_picture_and_the_two_commands(site):
     page = '\n'.join(texts(site['index.ipynb']))
-    first = page.split('\n## ')
-    assert re.search(r'!\[.+\]\(images/demo\.png\)', first[0]) and all(c in first[1] for c in ('make demo ', 'make test ', 'mpq explore demo/scores.safetensors'))
+    sections = page.split('\n## ')
+    assert 'mpq quantize' in sections[1] and '--fit' in sections[1]     # the one dial comes first
+    assert re.search(r'!\[.+\]\(images/demo\.png\)', sections[2])
+    assert all(c in sections[3] for c in ('make demo ', 'make test ', 'mpq explore demo/scores.safetensors'))
 
 
 def test_without_quarto_make_docs_says_what_is_missing(tmp_path):
