@@ -127,12 +127,13 @@ def test_a_second_process_is_told_of_the_first_one_and_a_dead_one_holds_nothing(
 
 def test_no_memory_in_one_cell_is_that_cells_error(study, tmp_path):
     from mpq_nb import study as S
+    from mpq_nb.apps.study import cells
     st, whole = study
-    real = S.quantized
-    def greedy(model, recipe):
+    real = cells.quantized
+    def greedy(model, recipe, **kwargs):
         if len(set(recipe.schemes.values())) > 1 and recipe.made['by'] == 'tail': raise MemoryError('cannot allocate 900 GiB')
-        return real(model, recipe)
-    with mock.patch.object(S, 'quantized', greedy): rows = S.run(st, tmp_path/'run')
+        return real(model, recipe, **kwargs)
+    with mock.patch.object(cells, 'quantized', greedy): rows = S.run(st, tmp_path/'run')
     assert ['error' in r for r in rows] == [False, False, True, False] and 'MemoryError' in rows[2]['error']
     S.run(st, tmp_path/'run', resume=True)
     assert (tmp_path/'run/results.jsonl').read_text() == whole
