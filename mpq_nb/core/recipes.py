@@ -19,7 +19,7 @@ from ..base.files import atomic, check_out, InputError, no_file, unknown
 from ..base.layers import Layer
 from ..base.quantizers import ACTIVATIONS, ENGINE, ROUNDING, ROUNDINGS, Simulation
 from ..base.schemes import bits as scheme_bits, scheme, stored_bits
-from .scores import loss_name, markdown_table
+from .scores import loss_name, markdown_table, Table
 
 # %% ../../nbs/core/03_recipes.ipynb #0d026b60
 NAMES = dict(bits='bits', bpw='bpw', gib='GiB', fit='GiB of device memory') # unit: its words
@@ -38,20 +38,9 @@ def gibibytes(size, # A number of GiB, or a text such as `"24GiB"`, `"24GB"`, `"
     except (TypeError, ValueError, KeyError):
         raise InputError(f"'{size}' is not a memory size; write it as 24, 24GiB or 24GB.") from None
 
-# %% ../../nbs/core/03_recipes.ipynb #f069d700
-class _Table:
-    "Answers like the dict that `asdict` makes."
-    # for the time being: until no notebook indexes `made` or `budget`
-    def keys(self): return self.asdict().keys()
-    def items(self): return self.asdict().items()
-    def get(self, key, default=None): return self.asdict().get(key, default)
-    def __getitem__(self, key): return self.asdict()[key]
-    def __contains__(self, key): return key in self.asdict()
-    def __or__(self, other): return type(self).of(self.asdict() | dict(other))
-
 # %% ../../nbs/core/03_recipes.ipynb #cb0087a5
 @dataclass(frozen=True)
-class Budget(_Table):
+class Budget(Table):
     "How large a recipe may be, in exactly one unit; raises `InputError` for anything else."
     bits: float = None   # payload bits per quantizable weight
     bpw: float = None    # stored bits per quantizable weight
@@ -225,7 +214,7 @@ def is_ours(name: str # A recipe's name
 
 # %% ../../nbs/core/03_recipes.ipynb #04917c87
 @dataclass(frozen=True)
-class Origin(_Table):
+class Origin(Table):
     "How a recipe was made."
     by: str = None          # the recipe's name, such as `ours, refined`
     model: str = None       # fingerprint of the weights that were scored

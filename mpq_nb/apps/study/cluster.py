@@ -99,7 +99,7 @@ def _tasks(ray, model, schemes, dtype, stream, options, how):
 # %% ../../../nbs/apps/study/02_cluster.ipynb #7225dcda
 def _keep_shard(state, i, s):
     state.once(f'shard {i}', lambda: {k: v for k in TENSORS if (v := getattr(s, k)) is not None})
-    state.once(f'about shard {i}', lambda: s.meta)
+    state.once(f'about shard {i}', s.meta.asdict)
 
 def _kept_shard(state, i, m, schemes, head):
     ls = tuple(layers(m, head))
