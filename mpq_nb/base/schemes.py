@@ -25,9 +25,9 @@ ADDED = {}   # {name: scheme} of your own formats, from `add_scheme`
 
 # %% ../../nbs/base/02_schemes.ipynb #da4267d4
 @lru_cache(None)
-def scheme(name: str, # A preset's name such as `"MXFP4"`, `"W4A16"`, `"GGUF:Q4_K_S"`, or with a group: `"W4A16G64"`
-          ) -> QuantizationScheme: # Bits, group size and data type, of the weights and of the activations
-    "Look up AutoRound's scheme called `name`, in upper or lower case; raises `InputError` for an unknown name."
+def scheme(name: str, # Such as `"MXFP4"`, `"W4A16"`, `"W4A16G64"`, `"GGUF:Q4_K_S"`
+          ) -> QuantizationScheme: # Bits, group and data type of weights and activations
+    "Look up a scheme, in upper or lower case; raises `InputError` for an unknown name."
     key = str(name).upper()
     if key in KNOWN: return PRESET_SCHEMES[key]
     if key in ADDED: return ADDED[key]
@@ -53,7 +53,7 @@ def gguf_type(name: str, # A scheme's name, such as `"GGUF:Q4_K_S"`
     kind = re.sub('_(S|M|L|MIXED)$', '', name.upper().removeprefix('GGUF:'))
     return GGMLQuantizationType[kind.replace('FP16', 'F16')]
 
-# %% ../../nbs/base/02_schemes.ipynb #0a157454
+# %% ../../nbs/base/02_schemes.ipynb #1c91bf0e
 def gguf_bits(shape: tuple, # (outputs, inputs) of the weight
               name: str,    # A scheme's name, such as `"GGUF:Q4_K_S"`
              ) -> int:      # Bits
@@ -61,8 +61,8 @@ def gguf_bits(shape: tuple, # (outputs, inputs) of the weight
     outputs, inputs = shape
     block, size = GGML_QUANT_SIZES[gguf_type(name)]    # weights, bytes
     if inputs % block:
-        raise InputError(f"{name} stores blocks of {block} weights, which do not divide a layer's {inputs} inputs; "
-                         "use a scheme of blocks of 32, such as GGUF:Q4_0.")
+        raise InputError(f"{name} stores blocks of {block} weights, which do not divide "
+                         f"a layer's {inputs} inputs; use a scheme of blocks of 32, such as GGUF:Q4_0.")
     return outputs * inputs // block * size * 8
 
 # %% ../../nbs/base/02_schemes.ipynb #ec1a5477
@@ -89,7 +89,7 @@ def whole_words(n: int,    # Bits
     return -(-n // word) * word
 
 def grouped_bits(shape: tuple,          # (outputs, inputs) of the weight
-                 s: QuantizationScheme, # Of which `bits` and `group_size` count; a size of -1 or 0 is a whole row
+                 s: QuantizationScheme, # Its group size may be -1: a whole row
                  layout: Layout,        # Of its data type
                 ) -> int:               # Bits
     "Count the bits of a matrix in groups along its rows."
