@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'Activations', 'activations', 'add_scheme', 'ADDED', 'bits', 'bpw', 'ceil_exponent', 'check_finite',
-           'ENGINE', 'even_exponent', 'EXPONENTS', 'floor_exponent', 'fp4_exponent', 'gguf_type', 'grid', 'InputError',
-           'KNOWN', 'Layout', 'LAYOUTS', 'LEAST_SCALE', 'no_file', 'NV_FP4', 'NV_STEPS', 'qdq', 'qdq_activation',
-           'QUANTIZERS', 'quantizes_activations', 'round_float', 'ROUNDING', 'Rounding', 'rounding_of', 'ROUNDINGS',
-           'scheme', 'search_exponent', 'Simulation', 'small_groups', 'STATIC', 'stored_bits', 'tensor_scale',
-           'unknown', 'VLLM_UTILS']
+           'ENGINE', 'even_exponent', 'EXPONENTS', 'floor_exponent', 'format_row', 'fp4_exponent', 'gguf_type', 'grid',
+           'InputError', 'KNOWN', 'Layout', 'LAYOUTS', 'LEAST_SCALE', 'no_file', 'NV_FP4', 'NV_STEPS', 'qdq',
+           'qdq_activation', 'QUANTIZERS', 'quantizes_activations', 'round_float', 'ROUNDING', 'Rounding',
+           'rounding_of', 'ROUNDINGS', 'scheme', 'search_exponent', 'Simulation', 'small_groups', 'STATIC',
+           'stored_bits', 'tensor_scale', 'unknown', 'VLLM_UTILS']
 
 # %% ../nbs/schemes.ipynb #55b8e31f
 from .base.files import InputError, no_file, unknown
@@ -18,14 +18,15 @@ from .base.quantizers import (
     NV_FP4, NV_STEPS, qdq, qdq_activation, QUANTIZERS, quantizes_activations,
     round_float, ROUNDING, Rounding, rounding_of, ROUNDINGS, search_exponent,
     Simulation, small_groups, STATIC, tensor_scale, VLLM_UTILS)
-from .base.schemes import (
-    ADDED, bits, bpw, gguf_type, KNOWN, Layout, LAYOUTS, scheme, stored_bits)
+from mpq_nb.base.schemes import (
+    ADDED, bits, bpw, format_row, gguf_type, KNOWN, Layout, LAYOUTS, scheme,
+    stored_bits)
 
 # %% ../nbs/schemes.ipynb #db3fc894
 _all_ = [
     'ACTIVATIONS', 'Activations', 'activations', 'add_scheme', 'ADDED', 'bits', 'bpw',
     'ceil_exponent', 'check_finite', 'ENGINE', 'even_exponent', 'EXPONENTS',
-    'floor_exponent', 'fp4_exponent', 'gguf_type', 'grid', 'InputError', 'KNOWN',
+    'floor_exponent', 'format_row', 'fp4_exponent', 'gguf_type', 'grid', 'InputError', 'KNOWN',
     'Layout', 'LAYOUTS', 'LEAST_SCALE', 'no_file', 'NV_FP4', 'NV_STEPS', 'qdq',
     'qdq_activation', 'QUANTIZERS', 'quantizes_activations', 'round_float',
     'ROUNDING', 'Rounding', 'rounding_of', 'ROUNDINGS', 'scheme', 'search_exponent',
