@@ -4,34 +4,33 @@
 
 # %% auto #0
 __all__ = ['allocate', 'frontier', 'Budget', 'COLUMNS', 'engine_and_platform', 'ENGINES', 'family', 'FUSED', 'gibibytes', 'head',
-           'HOLDS', 'INTS', 'kind', 'knapsack', 'LAYERS', 'matching', 'NAMES', 'NEAR', 'NOT_HELD', 'ONE', 'OTHERS',
-           'PACKED', 'PLATFORMS', 'Promise', 'PROMISES', 'promises', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE',
-           'Servable', 'servable', 'SGLANG', 'tail', 'uniform', 'UNITS', 'VLLM', 'WHOLE', 'WIDTHS']
+           'HOLDS', 'INTS', 'kind', 'knapsack', 'LAYERS', 'matching', 'NAMES', 'NEAR', 'NOT_HELD', 'ONE', 'Origin',
+           'OTHERS', 'PACKED', 'PLATFORMS', 'Promise', 'PROMISES', 'promises', 'RAN', 'random', 'RANK', 'Recipe',
+           'RESERVE', 'Rules', 'Servable', 'servable', 'SGLANG', 'tail', 'uniform', 'UNITS', 'VLLM', 'WHOLE', 'WIDTHS']
 
-# %% ../nbs/allocation.ipynb #7762af7d
-from dataclasses import replace
-
+# %% ../nbs/allocation.ipynb #c8c9049c
 from .base.files import InputError, unknown
 from .core.allocation import (
-    best_family, check_grouping, head, matching, random, sizes_and_limit, solve,
-    solve_ruled, tail, uniform)
+    best_recipe, head, matching, random, sizes_and_limit, solve, tail, uniform)
 from .core.engines import (
     COLUMNS, engine_and_platform, ENGINES, family, FUSED, HOLDS, INTS, kind, LAYERS,
-    NOT_HELD, ONE, OTHERS, PACKED, PLATFORMS, Promise, PROMISES, promises, RAN, RANK,
+    NOT_HELD, ONE, OTHERS, PACKED, PLATFORMS, Promise, promises, PROMISES, RAN, RANK,
     Servable, servable, SGLANG, VLLM, WHOLE, WIDTHS)
 from .core.knapsack import in_unit, knapsack, NEAR
-from .core.recipes import Budget, gibibytes, NAMES, Recipe, RESERVE, UNITS
+from .core.recipes import (
+    Budget, gibibytes, NAMES, Origin, Recipe, RESERVE, Rules, UNITS)
 from .core.scores import Scores
 
-# %% ../nbs/allocation.ipynb #e5c716a2
+# %% ../nbs/allocation.ipynb #42e658c8
 _all_ = [
     'Budget', 'COLUMNS', 'engine_and_platform', 'ENGINES', 'family', 'FUSED',
     'gibibytes', 'head', 'HOLDS', 'INTS', 'kind', 'knapsack', 'LAYERS', 'matching',
-    'NAMES', 'NEAR', 'NOT_HELD', 'ONE', 'OTHERS', 'PACKED', 'PLATFORMS', 'Promise',
-    'PROMISES', 'promises', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE', 'Servable',
-    'servable', 'SGLANG', 'tail', 'uniform', 'UNITS', 'VLLM', 'WHOLE', 'WIDTHS']
+    'NAMES', 'NEAR', 'NOT_HELD', 'ONE', 'Origin', 'OTHERS', 'PACKED', 'PLATFORMS',
+    'Promise', 'PROMISES', 'promises', 'RAN', 'random', 'RANK', 'Recipe', 'RESERVE',
+    'Rules', 'Servable', 'servable', 'SGLANG', 'tail', 'uniform', 'UNITS', 'VLLM',
+    'WHOLE', 'WIDTHS']
 
-# %% ../nbs/allocation.ipynb #ce0007c0
+# %% ../nbs/allocation.ipynb #d6a96b70
 def allocate(scores: Scores,     # From `score`
              bits: float = None, # Budget in payload bits per quantizable weight
              bpw: float = None,  # … or in stored bits per quantizable weight
@@ -44,22 +43,21 @@ def allocate(scores: Scores,     # From `score`
              at_least: dict = None, # {pattern of layer names: smallest scheme that they may take}
              engine: str = None, # Only what no promise speaks against for this one of `ENGINES`, perhaps with a platform (`"vllm:cpu"`), of the best family of formats; `made` has the loss without it
             ) -> Recipe:         # Never above the budget
-    "The recipe with the least predicted loss within the budget, proven optimal; raises `InputError` if none fits."
-    budget, rules = Budget(bits, bpw, gib, fit, context, batch), {k: v for k, v in dict(fixed=fixed, at_least=at_least, engine=engine).items() if v}
-    grouped = scores.regroup(check_grouping(groups, engine, scores)) if groups or engine else scores
-    if not engine: return solve_ruled(grouped, budget, rules)
-    r = best_family(grouped, budget, rules)
-    return replace(r, made=r.made | dict(loss_without_engine=solve_ruled(scores, budget, {}).loss))
+    "Find the recipe with the least predicted loss within the budget, proven optimal; raises `InputError` if none fits."
+    budget = Budget(bits, bpw, gib, fit, context, batch)
+    rules = Rules(fixed=fixed, at_least=at_least, groups=groups, engine=engine)
+    return best_recipe(scores, budget, rules)
 
-# %% ../nbs/allocation.ipynb #9f9bb15c
+# %% ../nbs/allocation.ipynb #c5bfaf87
 def frontier(scores: Scores,  # From `score`
              n: int = 17,     # Rungs of the ladder, from the smallest recipe to the largest
              unit: str = 'bits', # `"bits"`, `"bpw"` or `"gib"`
             ) -> list[Recipe]: # In the order of their size
-    "The optimal recipes for a ladder of `n` budgets."
+    "Find the optimal recipes for a ladder of `n` budgets; raises `InputError` for an unknown unit or less than one rung."
     if n < 1: raise InputError(f'a frontier of n={n} rungs: at least 1 is needed.')
     if unit not in ('bits', 'bpw', 'gib'): raise unknown('unit of budgets', unit, ('bits', 'bpw', 'gib'))
     sizes, _ = sizes_and_limit(scores, Budget(**{unit: 1e9}))
     low, high = int(sizes.min(1).sum()), int(sizes.max(1).sum())
     limits = [low + (high - low) * i // max(n - 1, 1) for i in range(n)]
-    return [solve(scores, Budget(**{unit: in_unit(scores, l, Budget(**{unit: 1}))}), sizes, l) for l in limits]
+    def budget(limit): return Budget(**{unit: in_unit(scores, limit, Budget(**{unit: 1}))})
+    return [solve(scores, budget(limit), sizes, limit) for limit in limits]

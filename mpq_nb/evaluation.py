@@ -34,18 +34,20 @@ _all_ = [
     'Settings', 'shared_vocab', 'table', 'TaskResults', 'TASKS', 'with_noise']
 
 # %% ../nbs/evaluation.ipynb #727f0e0e
-def manual_text() -> str:
-    "The prose of Python's own manual, as every Python installation has it: text that no model of this library has written."
+def manual_text() -> str: # About 465,000 characters, the same for one version of Python
+    "Return the prose of Python's own manual, which every Python installation has."
     from pydoc_data.topics import topics
     return '\n\n'.join(topics[k] for k in sorted(topics))
 
 # %% ../nbs/evaluation.ipynb #1dd19303
 def text_tokens(text: str,  # A file or a hub data set, as in `tokens`; None: Python's manual
                 tokenizer,  # The model's tokenizer
-                model=None, # To be checked against
-                n: int = 32, length: int = 256, seed: int = 0,
-               ) -> Tokens:
-    "Tokens to judge a model on."
+                model=None, # Model to check the ids against: its vocabulary, its longest input
+                n: int = 32, # Sequences
+                length: int = 256, # Tokens in each
+                seed: int = 0, # Of the draw of the sequences
+               ) -> Tokens: # Ids [n, length] and where they are from
+    "Draw tokens to judge a model on; raises `InputError` as `tokens` does."
     if text: return tokens(text, tokenizer, model, n, length, seed)
     with tempfile.TemporaryDirectory() as d:
         Path(d, 'manual.txt').write_text(manual_text(), encoding='utf-8')

@@ -22,7 +22,7 @@ def readme(root):
     nb.metadata.language_info = dict(name='python')
     body, _ = MarkdownExporter(preprocessors=[Visible]).from_notebook_node(nb)
     body = re.sub(r'\n{3,}', '\n\n', body.strip())
-    for folder in ('images', 'tutorials', 'benchmarks'): body = body.replace(f']({folder}/', f'](nbs/{folder}/')
+    body = re.sub(r'\]\((?![a-z]+:|#|nbs/)', '](nbs/', body)     # links are relative to the notebook
     return '<!-- Made from nbs/index.ipynb by `make readme`; edit that. -->\n\n' + body + '\n'
 
 

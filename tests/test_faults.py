@@ -20,6 +20,7 @@ import pytest
 import torch
 from conftest import mpq, tiny_checkpoint
 
+from mpq_nb import sensitivity
 from mpq_nb.models import Checkpoint, owned, tiny_model
 from mpq_nb.schemes import InputError
 from mpq_nb.sensitivity import Scores, score
@@ -102,13 +103,15 @@ def test_every_flipped_bit_is_noticed(tmp_path):
 
 @pytest.mark.parametrize('change', ['model', 'tokens', 'schemes', 'seed', 'version'])
 def test_what_an_interrupted_run_left_serves_only_that_run(tmp_path, change):
+    class Stopped(Exception): pass      # no KeyboardInterrupt: one that gets away would end the whole test run
     class Cut(Checkpoint):
-        def write(self): super().write(); raise KeyboardInterrupt
+        def write(self): super().write(); raise Stopped
     def go(model=tiny_model(), tokens=IDS, schemes=('MXFP4', 'MXFP8'), seed=0):
         with Cut(tmp_path/'partial', every=0) as state: score(model, tokens, schemes, seed=seed, state=state)
-    with pytest.raises(KeyboardInterrupt): go()
+    with pytest.raises(Stopped): go()
     other = dict(model=dict(model=tiny_model('qwen3')), tokens=dict(tokens=IDS + 1), schemes=dict(schemes=('MXFP4', 'MXFP6')), seed=dict(seed=1), version={})[change]
-    with mock.patch('mpq_nb.__init__.__version__', '9.9' if change == 'version' else '0'), pytest.raises(InputError, match=f'does not go with this one.*{change} was'): go(**other)
+    found = '9.9' if change == 'version' else sensitivity.__version__
+    with mock.patch.object(sensitivity, '__version__', found), pytest.raises(InputError, match=f'does not go with this one.*{change} was'): go(**other)
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='Windows has no such locks')
@@ -124,12 +127,13 @@ def test_a_second_process_is_told_of_the_first_one_and_a_dead_one_holds_nothing(
 
 def test_no_memory_in_one_cell_is_that_cells_error(study, tmp_path):
     from mpq_nb import study as S
+    from mpq_nb.apps.study import cells
     st, whole = study
-    real = S.quantized
-    def greedy(model, recipe):
+    real = cells.quantized
+    def greedy(model, recipe, **kwargs):
         if len(set(recipe.schemes.values())) > 1 and recipe.made['by'] == 'tail': raise MemoryError('cannot allocate 900 GiB')
-        return real(model, recipe)
-    with mock.patch.object(S, 'quantized', greedy): rows = S.run(st, tmp_path/'run')
+        return real(model, recipe, **kwargs)
+    with mock.patch.object(cells, 'quantized', greedy): rows = S.run(st, tmp_path/'run')
     assert ['error' in r for r in rows] == [False, False, True, False] and 'MemoryError' in rows[2]['error']
     S.run(st, tmp_path/'run', resume=True)
     assert (tmp_path/'run/results.jsonl').read_text() == whole

@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from ..base.files import InputError
 from ..base.schemes import bits
 from ..base.text import as_tokens
+from ..core.recipes import is_ours
 from ..judge.accuracy import paired_tasks
 from ..judge.divergence import paired_rows
 from ..judge.tasks import TaskResults
@@ -239,8 +240,8 @@ def _value(r, what):
 # %% ../../nbs/apps/01_plots.ipynb #f7db5270
 def _lead(rows, what):
     "The finding: by how much ours is ahead of the best other recipe, at the smallest budget at which both are there."
-    ours = min((r for r in rows if r['recipe'].startswith('ours')), key=lambda r: r['bits'], default=None)
-    others = [r for r in rows if ours and r is not ours and r['recipe'] != 'bf16' and r['bits'] in (None, ours['bits']) and not r['recipe'].startswith('ours')]
+    ours = min((r for r in rows if is_ours(r['recipe'])), key=lambda r: r['bits'], default=None)
+    others = [r for r in rows if ours and r is not ours and r['recipe'] != 'bf16' and r['bits'] in (None, ours['bits']) and not is_ours(r['recipe'])]
     if not others or not np.isfinite([_value(r, what)[0] for r in (ours, *others)]).all(): return ''
     best = max(others, key=lambda r: _value(r, what)[0] if what == 'accuracy' else -r['kl'])
     try: d, se, far = _ahead(ours, best, what)

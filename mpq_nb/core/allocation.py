@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['matching', 'allowed_choices', 'sizes_and_limit', 'recipe_of', 'solve', 'solve_ruled', 'best_family', 'check_grouping',
-           'uniform', 'promote', 'head', 'tail', 'random']
+           'best_recipe', 'uniform', 'promote', 'head', 'tail', 'random']
 
-# %% ../../nbs/core/06_allocation.ipynb #f1190237
+# %% ../../nbs/core/06_allocation.ipynb #eefedabc
 import math, re
 from collections import Counter
 from dataclasses import replace
@@ -23,11 +23,11 @@ from .engines import (
     checkpoint_holds, engine_and_platform, FUSED, HOLDS, kind, LAYERS, NOT_HELD,
     promises_for, servable)
 from .knapsack import group_sizes, in_unit, knapsack, size_limit
-from .recipes import Budget, NAMES, Recipe
-from .scores import Scores
+from .recipes import Budget, NAMES, PATTERN_RULES, Recipe, Rules
+from .scores import in_nats, Scores
 
-# %% ../../nbs/core/06_allocation.ipynb #d1507108
-def _named(name, pattern):
+# %% ../../nbs/core/06_allocation.ipynb #e86133aa
+def _fits_pattern(name, pattern):
     "Does a layer's name match a pattern?"
     if pattern.startswith('re:'): return re.match(pattern[3:], name) is not None
     if fnmatch(name, pattern): return True
@@ -38,166 +38,265 @@ def _named(name, pattern):
 def matching(ls,      # Layers, from `mpq_nb.models.layers` or of `Scores`
              pattern: str, # Parts of a name (`"layers.1"`, `"down_proj"`), a glob, or `re:` and a regular expression
             ) -> list: # Their names
-    "The layers that a pattern means; raises `InputError` if there is none."
-    try: found = [l.name for l in ls if _named(l.name, pattern)]
+    "Find the layers that a pattern means; raises `InputError` if there is none."
+    try: found = [l.name for l in ls if _fits_pattern(l.name, pattern)]
     except re.error as e: raise InputError(f"'{pattern}' is no regular expression: {e}.") from e
+    if found: return found
     near = next((l.name for l in ls if pattern.strip('.') in l.name), None)
     hint = f"; a pattern is whole parts of a name, and *{pattern}* would match {near}" if near else ''
-    if not found: raise InputError(f"no layer matches '{pattern}'; layers are called such as {ls[0].name}{hint}.")
-    return found
+    raise InputError(f"no layer matches '{pattern}'; layers are called such as {ls[0].name}{hint}.")
 
-def _matching(scores, pattern):
-    "The groups of which a layer matches, [G]; raises if there is none."
-    found = set(matching(scores.layers, pattern))
-    return np.array([not found.isdisjoint(g) for g in scores.groups])
-
-# %% ../../nbs/core/06_allocation.ipynb #03b553b3
-def _broken(engine, name, shape):
-    "The first promise that speaks against a layer of this shape in this format, in the kind of checkpoint that suits it best; None if nothing does."
+# %% ../../nbs/core/06_allocation.ipynb #972d6d15
+def _objection(engine, name, shape):
+    "A promise that speaks against a layer in every kind of checkpoint that holds it, or None."
     if kind(name) == 'bf16': return None
     engine, platform = engine_and_platform(engine)
-    def first(format): return next((p for p in promises_for(engine, platform, format) if p.answer != 'loads' and p.about in LAYERS and LAYERS[p.about](name, shape)), None)
+    def speaks_against(p):
+        return p.answer != 'loads' and p.about in LAYERS and LAYERS[p.about](name, shape)
+    def first(format):
+        return next(filter(speaks_against, promises_for(engine, platform, format)), None)
     found = [first(f) for f in HOLDS if checkpoint_holds(f, name)]
     if not found: return NOT_HELD
     return None if None in found else found[0]
 
+def _group_objections(scores, engine):
+    "What speaks against each group in each scheme, [G][Q]; None where nothing does."
+    shape = {l.name: tuple(l.shape) for l in scores.layers}
+    shapes = set(shape.values())
+    found = {(n, s): _objection(engine, n, s) for n in scores.schemes for s in shapes}
+    def of_group(group, name):
+        return next(filter(None, (found[name, shape[l]] for l in group)), None)
+    return [[of_group(g, n) for n in scores.schemes] for g in scores.groups]
+
 def _served(scores, engine):
     "Which columns of each row nothing speaks against, [G, Q]; raises if that is none for a row."
-    shape = {l.name: tuple(l.shape) for l in scores.layers}
-    found = {(n, s): _broken(engine, n, s) for n in scores.schemes for s in set(shape.values())}
-    why = [[next((p for l in group if (p := found[n, shape[l]])), None) for n in scores.schemes] for group in scores.groups]
+    why = _group_objections(scores, engine)
     for (layer, *_), against in zip(scores.groups, why):
-        if all(against): raise InputError(f"{engine} can serve {layer} {shape[layer]} in none of {', '.join(scores.schemes)}: {against[0].rule}; {against[0].remedy} [{against[0].source}].")
+        if not all(against): continue
+        shape = next(tuple(l.shape) for l in scores.layers if l.name == layer)
+        p = against[0]
+        raise InputError(f"{engine} can serve {layer} {shape} in none of {', '.join(scores.schemes)}: "
+                         f"{p.rule}; {p.remedy} [{p.source}].")
     return np.array([[p is None for p in row] for row in why]).reshape(scores.loss.shape)
 
-# %% ../../nbs/core/06_allocation.ipynb #c0dff4b2
-def allowed_choices(scores, fixed=None, at_least=None, engine=None):
-    "Which columns each row may take, [G, Q]; raises if a pattern matches nothing or leaves a group nothing."
-    ok = _served(scores, engine) if engine else np.ones(scores.loss.shape, bool)
-    for rule, wanted in (('fixed', fixed), ('at_least', at_least)):
-        if wanted is not None and not (isinstance(wanted, dict) and all(isinstance(x, str) for kv in wanted.items() for x in kv)):
-            raise InputError(f"{rule}={wanted!r} has to be {{pattern: scheme}}, such as {{'down_proj': '{scores.schemes[0]}'}}.")
-        for pattern, name in (wanted or {}).items():
-            if (key := name.upper()) not in scores.schemes: raise unknown(f"scheme in these scores for {rule} '{pattern}'", name, scores.schemes)
-            may = [s == key if rule == 'fixed' else scheme_bits(s) >= scheme_bits(key) for s in scores.schemes]
-            ok[_matching(scores, pattern)] &= may
-    if not ok.any(1).all(): raise InputError(f"the rules leave {scores.groups[int((~ok.any(1)).argmax())][0]} no scheme: give its group (layers that are served as one) one rule, or drop one of fixed and at_least.")
+# %% ../../nbs/core/06_allocation.ipynb #0b61832e
+def allowed_choices(scores: Scores,  # Of G groups and Q schemes
+                    rules: Rules = Rules(),
+                   ) -> np.ndarray: # [G, Q]
+    "Say which columns each row may take; raises `InputError` if that is none, or a pattern idle."
+    ok = np.ones(scores.loss.shape, bool)
+    if rules.engine: ok &= _served(scores, rules.engine)
+    for rule, pattern, name in rules.patterns:
+        key = name.upper()
+        if key not in scores.schemes:
+            raise unknown(f"scheme in these scores for {rule} '{pattern}'", name, scores.schemes)
+        found = set(matching(scores.layers, pattern))
+        rows = [not found.isdisjoint(g) for g in scores.groups]
+        ok[rows] &= [PATTERN_RULES[rule].allows(s, key) for s in scores.schemes]
+    if not ok.any(1).all(): raise _no_scheme_left(scores, ok)
     return ok
 
-# %% ../../nbs/core/06_allocation.ipynb #d8349afa
-def sizes_and_limit(scores, budget, allowed=None, rules={}):
-    "Sizes and limit, after everything that can be wrong was looked for; `rules` are what left the choices that are allowed."
-    if not torch.isfinite(scores.loss).all():
-        g = scores.groups[int((~torch.isfinite(scores.loss)).any(1).nonzero()[0])]
-        raise InputError(f"the scores of {g[0]} are not finite; score the model again, in bfloat16 or float32.")
+def _no_scheme_left(scores, ok):
+    "The error for rules that contradict one another."
+    layer = scores.groups[int((~ok.any(1)).argmax())][0]
+    names = ' and '.join(PATTERN_RULES)
+    remedy = f'give its group (layers that are served as one) one rule, or drop one of {names}'
+    return InputError(f'the rules leave {layer} no scheme: {remedy}.')
+
+# %% ../../nbs/core/06_allocation.ipynb #0bc91f81
+def sizes_and_limit(scores: Scores,    # Of G groups and Q schemes
+                    budget: Budget,
+                    allowed=None,      # [G, Q]; None: all columns
+                    rules: Rules = Rules(), # What left the columns that are allowed, for the message
+                   ) -> tuple: # (bits of each group in each scheme [G, Q], limit in bits)
+    "Return the solver's sizes and limit; raises `InputError` if the budget can't be met."
+    broken = ~torch.isfinite(scores.loss).all(1)
+    if broken.any():
+        layer = scores.groups[int(broken.nonzero()[0])][0]
+        raise InputError(f'the scores of {layer} are not finite; '
+                         'score the model again, in bfloat16 or float32.')
     sizes, limit = group_sizes(scores, budget.unit), size_limit(scores, budget)
     ok = np.ones(sizes.shape, bool) if allowed is None else allowed
-    least, most = int(np.where(ok, sizes, sizes.max()).min(1).sum()), int(np.where(ok, sizes, 0).max(1).sum())
-    if least > limit:
-        low, high = (in_unit(scores, v, budget) for v in (least, most))
-        unit = 10.**max(4, 3 - math.floor(math.log10(low)))     # so many digits that rounding inwards leaves something between
-        low, high = math.ceil(low*unit)/unit, math.floor(high*unit)/unit
-        under = '' if ok.all() else f" and {_worded(rules) or 'its rules'}"
-        raise InputError(f"a budget of {budget.value:g} {NAMES[budget.unit]} cannot be met with {', '.join(scores.schemes)}{under}: "
-                         f"feasible is {low:g} to {high:g} {NAMES[budget.unit]}. Raise the budget or {'relax the rules' if sizes.min(1).sum() <= limit else 'score a smaller scheme'}.{_hardest(scores, rules.get('engine'))}")
+    least = int(np.where(ok, sizes, sizes.max()).min(1).sum())
+    most = int(np.where(ok, sizes, 0).max(1).sum())
+    if least > limit: raise _too_small(scores, budget, sizes, limit, (least, most), ok, rules)
     return sizes, min(limit, most)
 
-# %% ../../nbs/core/06_allocation.ipynb #cb1e7b68
-def recipe_of(scores, choice, by, budget=None, **made):
-    "A `Recipe` from the chosen column of each group."
+# %% ../../nbs/core/06_allocation.ipynb #79a2094d
+def _too_small(scores, budget, sizes, limit, ends, ok, rules):
+    "The error for a budget below the smallest recipe; `ends` are the bits of the smallest and of the largest."
+    low, high = _rounded_inwards(*(in_unit(scores, v, budget) for v in ends))
+    unit, schemes = NAMES[budget.unit], ', '.join(scores.schemes)
+    under = '' if ok.all() else f" and {rules.arguments or 'its rules'}"
+    by_rules = sizes.min(1).sum() <= limit
+    remedy = 'relax the rules' if by_rules else 'score a smaller scheme'
+    return InputError(
+        f"a budget of {budget.value:g} {unit} cannot be met with {schemes}{under}: "
+        f"feasible is {low:g} to {high:g} {unit}. "
+        f"Raise the budget or {remedy}.{_hardest(scores, rules.engine)}")
+
+def _rounded_inwards(low, high):
+    "A range in digits that people can read, and still not empty."
+    unit = 10.**max(4, 3 - math.floor(math.log10(low)))
+    return math.ceil(low*unit)/unit, math.floor(high*unit)/unit
+
+def _hardest(scores, engine):
+    "A sentence on the promise that refuses most layers for an engine; empty if none does."
+    if not engine: return ''
+    names = [n for n in scores.schemes if scheme_bits(n) < 16]
+    def objections(name):
+        return list(filter(None, (_objection(engine, name, l.shape) for l in scores.layers)))
+    against = {n: objections(n) for n in names}
+    partly = {n: ps for n, ps in against.items() if len(ps) < len(scores.layers)}
+    partly = partly or against       # a format that it can read at all tells more
+    counts = Counter(p for ps in partly.values() for p in ps).most_common(1)
+    if not counts: return ''
+    p = counts[0][0]
+    hit = {n: ps.count(p) for n, ps in partly.items() if p in ps}
+    where = f"{', '.join(hit)} in {max(hit.values())} of {len(scores.layers)} layers"
+    return f" {engine} refuses {where}, since {p.rule}; {p.remedy} [{p.source}]."
+
+# %% ../../nbs/core/06_allocation.ipynb #c639fe66
+def recipe_of(scores: Scores,
+              choice,         # Column of each group, [G]
+              by: str,        # The recipe's name
+              budget: Budget = None,
+              rules: Rules = Rules(),
+              **parts,        # Further parts of its `Origin`
+             ) -> Recipe:
+    "Make a `Recipe` of the chosen column of each group."
     pick = {n: scores.schemes[q] for g, q in zip(scores.groups, choice) for n in g}
     loss = float(scores.loss[range(len(choice)), list(choice)].sum())
     m = scores.meta
-    about = dict(by=by, model=m.get('model'), model_name=m.get('model_name'), scores=m.get('tokens'), method=m.get('method'),
-                 grouping=m.get('grouping', 'none'), activations=m.get('engine', ENGINE), rounding=m.get('rounding', ROUNDING), version=__version__, rest_bytes=m.get('rest_bytes', 0), among=list(scores.schemes), **(dict(scored=m['ran']) if 'ran' in m else {}), **made)
-    return Recipe({l.name: pick[l.name] for l in scores.layers}, {l.name: l.shape for l in scores.layers}, budget.asdict() if budget else {}, loss, about)
+    made = dict(
+        by=by, model=m.get('model'), model_name=m.get('model_name'),
+        scores=m.get('tokens'), method=m.get('method'),
+        grouping=m.get('grouping', 'none'), activations=m.get('engine', ENGINE),
+        rounding=m.get('rounding', ROUNDING), version=__version__,
+        rest_bytes=m.get('rest_bytes', 0), among=list(scores.schemes))
+    if 'ran' in m: made['scored'] = m['ran']
+    if not in_nats(dict(method=m.get('method'))): made['rescaled'] = scores.uniform is not None
+    made |= parts | replace(rules, groups=None).asdict()     # the grouping is the scores'
+    schemes = {l.name: pick[l.name] for l in scores.layers}
+    return Recipe(schemes, {l.name: l.shape for l in scores.layers}, budget, loss, made)
 
-def solve(scores, budget, sizes, limit, allowed=None, rules={}):
-    "The optimal recipe for sizes and a limit that were checked."
+# %% ../../nbs/core/06_allocation.ipynb #6ea60eae
+def solve(scores: Scores, budget: Budget,
+          sizes, limit,    # From `sizes_and_limit`
+          allowed=None,    # From `allowed_choices`; None: all columns
+          rules: Rules = Rules(),
+         ) -> Recipe:
+    "Return the optimal recipe for sizes and a limit that were checked."
     choice, gap = knapsack(scores.loss.double().numpy(), sizes, limit, allowed)
-    return recipe_of(scores, choice, 'ours', budget, gap=gap, **rules)
+    return recipe_of(scores, choice, 'ours', budget, rules, gap=gap)
 
-# %% ../../nbs/core/06_allocation.ipynb #d4fe37b3
-def _worded(rules): return ', '.join(f'{k}={v!r}' for k, v in rules.items())
+def solve_ruled(scores: Scores, budget: Budget, rules: Rules = Rules()) -> Recipe:
+    "Return the optimal recipe under the rules; raises `InputError` if there is none."
+    allowed = allowed_choices(scores, rules)
+    sizes, limit = sizes_and_limit(scores, budget, allowed, rules)
+    return solve(scores, budget, sizes, limit, allowed, rules)
 
-def _hardest(scores, engine):
-    "The rule of an engine that refuses most, in a sentence; nothing if it refuses nothing."
-    if not engine: return ''
-    found = {n: [f for l in scores.layers if (f := _broken(engine, n, l.shape))] for n in scores.schemes if scheme_bits(n) < 16}
-    partly = {n: fs for n, fs in found.items() if len(fs) < len(scores.layers)} or found     # what it can read at all tells more
-    counts = Counter(f for fs in partly.values() for f in fs).most_common(1)
-    if not counts: return ''
-    hit = {n: k for n, fs in partly.items() if (k := fs.count(f := counts[0][0]))}
-    return f" {engine} refuses {', '.join(hit)} in {max(hit.values())} of {len(scores.layers)} layers, since {f.rule}; {f.remedy} [{f.source}]."
-
-# %% ../../nbs/core/06_allocation.ipynb #b7db10a2
-def solve_ruled(scores, budget, rules):
-    "The optimal recipe under the rules."
-    allowed = allowed_choices(scores, **rules)
-    return solve(scores, budget, *sizes_and_limit(scores, budget, allowed, rules), allowed, rules)
-
+# %% ../../nbs/core/06_allocation.ipynb #5d4e3295
 def _families(names):
-    "The formats that can stand in one checkpoint: a tuple per family, which unquantized layers belong to as well."
+    "The formats that can stand in one checkpoint: a tuple per family, each with the formats of 16 bits."
     kinds = {n: kind(n) for n in names}
-    return [tuple(n for n in names if kinds[n] in ('bf16', k)) for k in dict.fromkeys(kinds.values()) if k != 'bf16'] or [tuple(names)]
+    families = [k for k in dict.fromkeys(kinds.values()) if k != 'bf16']
+    def members(k): return tuple(n for n in names if kinds[n] in ('bf16', k))
+    return [members(k) for k in families] or [tuple(names)]
 
-def best_family(scores, budget, rules):
-    "The best recipe that an engine can serve; raises what speaks against each family if there is none."
-    engine, tried = rules['engine'], {}
-    for names in _families(scores.schemes):
-        try:
-            tried[names] = r = solve_ruled(scores.select(names), budget, rules)
-            if not (ok := servable(r, engine)): raise InputError(f"no recipe of these formats can be served by {engine}: {'; '.join(ok.reasons)}.")
-        except InputError as e: tried[names] = e
-    if not (found := [r for r in tried.values() if isinstance(r, Recipe)]): raise InputError('\n'.join(map(str, tried.values())))
-    r = min(found, key=lambda r: r.loss)
-    others = {','.join(n): x.loss if isinstance(x, Recipe) else str(x) for n, x in tried.items() if x is not r}
-    return replace(r, made=r.made | dict(families=others)) if others else r
+def _solve_servable(scores, budget, rules):
+    "The optimal recipe, if the engine serves it as a whole; raises `InputError` if it doesn't."
+    r = solve_ruled(scores, budget, rules)
+    answer = servable(r, rules.engine)
+    if not answer:
+        why = '; '.join(answer.reasons)
+        raise InputError(f'no recipe of these formats can be served by {rules.engine}: {why}.')
+    return r
 
-# %% ../../nbs/core/06_allocation.ipynb #3642f37b
-def check_grouping(groups, engine, scores):
-    "What is asked for; by default what the engine needs."
-    fuses = engine and any(p.about == FUSED for p in promises_for(*engine_and_platform(engine)))
-    if fuses and groups == 'none': raise InputError(f"{engine} serves q/k/v and gate/up as one, so it needs groups='fused' (--groups fused).")
-    return groups or ('fused' if fuses else scores.meta.get('grouping', 'none'))
+def best_family(scores: Scores, budget: Budget, rules: Rules) -> Recipe:
+    "Return the best recipe that an engine can serve; raises what speaks against each family if there is none."
+    families, found, refused = _families(scores.schemes), {}, {}
+    for names in families:
+        try: found[names] = _solve_servable(scores.select(names), budget, rules)
+        except InputError as e: refused[names] = str(e)
+    if not found: raise InputError('\n'.join(refused.values()))
+    best = min(found, key=lambda n: found[n].loss)
+    r = found[best]
+    told = refused | {n: x.loss for n, x in found.items()}
+    others = {','.join(n): told[n] for n in families if n != best}
+    return replace(r, made=replace(r.made, families=others)) if others else r
 
-# %% ../../nbs/core/06_allocation.ipynb #3e4a4616
+# %% ../../nbs/core/06_allocation.ipynb #7b22141f
+def check_grouping(rules: Rules, scores: Scores) -> str: # `none` or `fused`
+    "Return the groups asked for, or those that the engine needs; raises if they contradict."
+    engine = rules.engine
+    promises = promises_for(*engine_and_platform(engine)) if engine else []
+    fuses = any(p.about == FUSED for p in promises)
+    if fuses and rules.groups == 'none':
+        raise InputError(f"{engine} serves q/k/v and gate/up as one, "
+                         "so it needs groups='fused' (--groups fused).")
+    return rules.groups or ('fused' if fuses else scores.meta.get('grouping', 'none'))
+
+# %% ../../nbs/core/06_allocation.ipynb #32f513e5
+def best_recipe(scores: Scores, budget: Budget, rules: Rules = Rules()) -> Recipe:
+    "Return the recipe with the least predicted loss; raises `InputError` if none keeps to all."
+    asked = rules.groups or rules.engine
+    grouped = scores.regroup(check_grouping(rules, scores)) if asked else scores
+    if not rules.engine: return solve_ruled(grouped, budget, rules)
+    r = best_family(grouped, budget, rules)
+    without = solve_ruled(scores, budget).loss
+    return replace(r, made=replace(r.made, loss_without_engine=without))
+
+# %% ../../nbs/core/06_allocation.ipynb #b1f5e5f0
 def uniform(scores: Scores, # From `score`
             name: str,      # One of its schemes
            ) -> Recipe:
-    "The same scheme for every layer."
+    "Give every layer the same scheme; raises `InputError` for one that was not scored."
     key = name.upper()
-    if key not in scores.schemes: raise unknown('scheme in these scores', name, scores.schemes)
-    return recipe_of(scores, [scores.schemes.index(key)] * len(scores.groups), f'uniform {key}')
+    if key not in scores.schemes:
+        raise unknown('scheme in these scores', name, scores.schemes)
+    choice = [scores.schemes.index(key)] * len(scores.groups)
+    return recipe_of(scores, choice, f'uniform {key}')
 
-# %% ../../nbs/core/06_allocation.ipynb #da4100a9
-def promote(scores, order, by, budget, allowed=None):
-    "All in their smallest scheme; then, in `order`, to their largest where it still fits."
+# %% ../../nbs/core/06_allocation.ipynb #8cd20425
+def promote(scores: Scores,
+            order,          # Of the groups, indices
+            by: str,        # The recipe's name
+            budget: Budget,
+            allowed=None,   # [G, Q]; None: all columns
+           ) -> Recipe:
+    "Give all their smallest scheme; then, in `order`, their largest where it still fits."
     sizes, limit = sizes_and_limit(scores, budget, allowed)
     ok = np.ones(sizes.shape, bool) if allowed is None else allowed
-    choice, high = np.where(ok, sizes, sizes.max() + 1).argmin(1), np.where(ok, sizes, -1).argmax(1)
+    choice = np.where(ok, sizes, sizes.max() + 1).argmin(1)
+    high = np.where(ok, sizes, -1).argmax(1)
     left = limit - int(sizes[np.arange(len(sizes)), choice].sum())
     for g in order:
-        if (more := int(sizes[g, high[g]] - sizes[g, choice[g]])) <= left: choice[g], left = high[g], left - more
+        more = int(sizes[g, high[g]] - sizes[g, choice[g]])
+        if more <= left:
+            choice[g] = high[g]
+            left -= more
     return recipe_of(scores, choice.tolist(), by, budget)
 
-# %% ../../nbs/core/06_allocation.ipynb #e5b0884f
+# %% ../../nbs/core/06_allocation.ipynb #1391a3f5
 def head(scores: Scores, # From `score`
          **budget,       # As in `allocate`: `bits=`, `bpw=`, `gib=` or `fit=`
         ) -> Recipe:
-    "The layers nearest `lm_head` in the largest scheme, the others in the smallest."
+    "Give the layers nearest `lm_head` the largest scheme, the others the smallest."
     return promote(scores, range(len(scores.groups))[::-1], 'head', Budget(**budget))
 
 def tail(scores: Scores, # From `score`
          **budget,       # As in `allocate`: `bits=`, `bpw=`, `gib=` or `fit=`
         ) -> Recipe:
-    "The layers nearest the embedding in the largest scheme, the others in the smallest."
+    "Give the layers nearest the embedding the largest scheme, the others the smallest."
     return promote(scores, range(len(scores.groups)), 'tail', Budget(**budget))
 
 def random(scores: Scores, # From `score`
            seed: int = 0,  # Of the order
            **budget,       # As in `allocate`: `bits=`, `bpw=`, `gib=` or `fit=`
           ) -> Recipe:
-    "Layers in random order in the largest scheme where it still fits, the others in the smallest."
-    if not isinstance(seed, int) or seed < 0: raise InputError(f'seed={seed!r} is not a whole number of at least 0.')
-    return promote(scores, np.random.default_rng(seed).permutation(len(scores.groups)), f'random {seed}', Budget(**budget))
+    "Give layers in random order the largest scheme where it still fits, the others the smallest."
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f'seed={seed!r} is not a whole number of at least 0.')
+    order = np.random.default_rng(seed).permutation(len(scores.groups))
+    return promote(scores, order, f'random {seed}', Budget(**budget))

@@ -6,22 +6,32 @@
 __all__ = ['clustered', 'mean_se', 'plus_minus']
 
 # %% ../../nbs/judge/00_statistics.ipynb #098be52e
+import math
+
 import torch
 
 # %% ../../nbs/judge/00_statistics.ipynb #b852eb77
 def clustered(x: torch.Tensor,       # Numbers, [n]
               cluster: torch.Tensor, # To which cluster each belongs, [n], whole numbers
-             ) -> tuple:             # (mean, standard error)
-    "Mean, and its standard error from the spread of the clusters; not a number for a single cluster."
+             ) -> tuple:             # (mean, standard error), two floats
+    "Return the mean and its cluster-robust standard error; the error of a single cluster is NaN."
     x = x.double()
     _, at = torch.unique(cluster, return_inverse=True)
     G = int(at.max()) + 1
-    r = torch.zeros(G, dtype=torch.float64).index_add_(0, at, x - x.mean())
-    return x.mean().item(), (G / (G - 1) * r.square().sum()).sqrt().item() / len(x) if G > 1 else float('nan')
+    sums = torch.zeros(G, dtype=torch.float64).index_add_(0, at, x - x.mean())
+    if G == 1: return x.mean().item(), float('nan')
+    return x.mean().item(), (G / (G - 1) * sums.square().sum()).sqrt().item() / len(x)
 
+# %% ../../nbs/judge/00_statistics.ipynb #d738735b
 def mean_se(x: torch.Tensor, # A number for every prediction, [N, T-1]
-           ) -> tuple:       # (mean, standard error over the N sequences)
-    "Mean, and its standard error from the spread of the sequences' means."
+           ) -> tuple:       # (mean, standard error over the N sequences), two floats
+    "Return the mean and its standard error from the spread of the sequences' means."
     return clustered(x.flatten(), torch.arange(len(x)).repeat_interleave(x.shape[1]))
 
-def plus_minus(x, se, spec='.4f'): return f'{x:{spec}} ± {se:{spec}}' if se == se else f'{x:{spec}}'
+# %% ../../nbs/judge/00_statistics.ipynb #63d4845e
+def plus_minus(x: float,  # A number
+               se: float, # Its standard error, or NaN
+               spec: str = '.4f', # How to print both, as in `format`
+              ) -> str:
+    "Format a number with its standard error."
+    return f'{x:{spec}}' if math.isnan(se) else f'{x:{spec}} ± {se:{spec}}'

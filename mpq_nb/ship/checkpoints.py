@@ -338,5 +338,5 @@ def model_card(recipe, made, v=None):
     return (f"{head}# {title}, {recipe.bits:.2f} bits\n\nA mixed-precision quantization: every layer in the format that costs the least for the budget.\n\n## What it costs in quality\n\n{_cost(v)}\n\n"
             f"## How to load it\n\nFOLDER is this one. What was seen of the engines:\n\n{_loading(recipe, made['format'])}\n\n"
             f"## What is in it\n\n{recipe.bits:.3f} payload bits and {recipe.bpw:.3f} stored bits per quantizable weight.\n\n| format | layers | bits |\n|---|---|---|\n{rows}\n\n"
-            f"## How it was made\n\n`recipe.json` holds the format of every layer, the budget ({recipe.budget or 'none'}), and the fingerprints of model ({recipe.made.get('model')}) and scores ({recipe.made.get('scores')}). "
+            f"## How it was made\n\n`recipe.json` holds the format of every layer, the budget ({recipe.budget.asdict() if recipe.budget else 'none'}), and the fingerprints of model ({recipe.made.get('model')}) and scores ({recipe.made.get('scores')}). "
             f"Chosen by {recipe.made.get('by', 'hand')}; written by mpq_nb {__version__} with AutoRound {made['auto_round']}, {_rounded(recipe, made)}.\n")

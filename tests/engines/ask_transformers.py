@@ -39,6 +39,7 @@ def ask(folder, tokens, out):
 
 
 if __name__ == '__main__':
+    if sys.argv[1:] and (needs := snippet(Path(sys.argv[1]))[0]): only(needs)     # before transformers looks what there is
     import accelerate, torch, transformers       # every card names these; nothing else may be there before it is named
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer

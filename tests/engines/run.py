@@ -34,7 +34,8 @@ PLATFORM = 'metal' if machine.system() == 'Darwin' else 'cpu'
 
 VERSIONS = '''
 import importlib.metadata as M, json, sys
-print(json.dumps({n: M.version(n) for n in sys.argv[1:] if n in {d.metadata["Name"] for d in M.distributions()}}))
+have = {d.metadata["Name"].lower(): d.version for d in M.distributions()}
+print(json.dumps({n: have[n] for n in sys.argv[1:] if n in have}))
 '''
 
 

@@ -1,7 +1,7 @@
 "What `servable` promises of engines, against what was seen when every cell was run: nbs/benchmarks/engines.jsonl."
 from dataclasses import replace
 
-import mpq_nb.allocation as A
+import mpq_nb.core.engines as A
 import pytest
 
 from judge import promise, wrong

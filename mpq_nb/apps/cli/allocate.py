@@ -41,13 +41,14 @@ def _load_scores(scores, schemes, groups, out):
     return s, out
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #ec5fa661
-def _conditions(fixed, at_least, engine, by, refine, minutes, resume, out):
+def _conditions(rules, by, refine, minutes, resume, out):
     "What the recipe has to keep to beside its budget, as `allocate` takes it; raises where options do not go together."
     from mpq_nb.base.files import InputError
-    rules = {k: v for k, v in dict(fixed=parse_rules(fixed, '--fixed'), at_least=parse_rules(at_least, '--at-least')).items() if v}
+    from mpq_nb.core.recipes import PATTERN_RULES, Rules
+    tables = {k: parse_rules(rules.get(k), f"--{k.replace('_', '-')}") for k in PATTERN_RULES}
+    rules = Rules(**rules | tables).asdict()
     if (minutes is not None or resume) and not refine: raise InputError(f"--{'minutes' if minutes is not None else 'resume'} is for --refine.")
     if refine: check_left(out, resume)
-    if engine: rules['engine'] = engine
     if by != 'ours' and (rules or refine): raise InputError(f'--fixed, --at-least, --engine and --refine are for --by ours, not {by}.')
     return rules
 
@@ -75,7 +76,7 @@ def allocate(scores: str,         # File written by mpq score
             ):
     "Solve for the best format of each layer within a budget."
     s, out = _load_scores(scores, schemes, groups, out)
-    rules = _conditions(fixed, at_least, engine, by, refine, minutes, resume, out)
+    rules = _conditions(dict(fixed=fixed, at_least=at_least, engine=engine), by, refine, minutes, resume, out)
     r = _choose(s, by, budget_args(bits, bpw, gib, fit, context, contexts) | rules)
     with partial_state(out) if refine else nullcontext() as state:
         if refine: r = refine_recipe(s, r, minutes, state)
@@ -101,7 +102,7 @@ def refine_recipe(s, r, minutes, state):
 def _told_rules(r, s):
     "A line for each rule of a recipe: how many layers it takes, and which."
     from mpq_nb.core.allocation import matching
-    rules = [(f'--{k.replace("_", "-")} {p}={n}', matching(s.layers, p)) for k in ('fixed', 'at_least') for p, n in (r.made.get(k) or {}).items()]
+    rules = [(f'--{k.replace("_", "-")} {p}={n}', matching(s.layers, p)) for k, p, n in r.rules.patterns]
     which = lambda found: ', '.join(found) if len(found) < 4 else f'{found[0]}, {found[1]} … {found[-1]}'
     return [f'{rule}: {len(found)} of {len(s.layers)} layers, {which(found)}' for rule, found in rules]
 

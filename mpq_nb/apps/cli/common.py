@@ -112,7 +112,7 @@ def origin_of(command, args):
     "What was asked for, as it is kept in the command's output."
     return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume', 'ray')}, versions=versions())
 
-# %% ../../../nbs/apps/cli/01_common.ipynb #2d963a6ax1
+# %% ../../../nbs/apps/cli/01_common.ipynb #b79036bax0
 @contextmanager
 def trusting_args(args):
     "For the length of the block, a checkpoint's own code may be run if the command was told so."

@@ -73,7 +73,7 @@ def _write_evaluation(out, model, recipe, against, e, toks, tok, rows, ran):
     file = Path(recipe) if recipe else Path(against or '')/'recipe.json'
     r = Recipe.load(file) if file.is_file() else None
     here, at = Path(out).resolve().parent, file.resolve()
-    about = {} if r is None else dict(by=r.made.get('by', 'by hand'), bits=r.budget.get('bits'), payload=r.bits, bpw=r.bpw, bytes=r.nbytes, recipe_file=at.relative_to(here).as_posix() if at.is_relative_to(here) else None)
+    about = {} if r is None else dict(by=r.made.get('by', 'by hand'), bits=r.budget.bits if r.budget else None, payload=r.bits, bpw=r.bpw, bytes=r.nbytes, recipe_file=at.relative_to(here).as_posix() if at.is_relative_to(here) else None)
     text = dict(text=toks.source, tokens=toks.fingerprint, sequences=len(toks), length=toks.ids.shape[1])
     d = dict(mpq_evaluation=1, ran=ran, model=model, against=against, **about, **text, **e.summary(), tasks=rows, **divergence_of(e, toks, tok, Path(out).stem))
     with atomic(out) as tmp: tmp.write_text(json.dumps(d, indent=1) + '\n', encoding='utf-8')

@@ -6,7 +6,7 @@
 __all__ = ['proof_lines', 'quantize']
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #3e96e6d6
-import inspect, json
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,10 +86,9 @@ def proof_lines(v):
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #8702cbb3
 def _same_args(old, new):
-    "Were two commands given the same? What an older version could not be given has its default."
-    lacking = set(new) - set(old or {})
-    defaults = {k: p.default for k, p in inspect.signature(quantize).parameters.items()}
-    return isinstance(old, dict) and {k: defaults[k] for k in lacking} | old == new
+    "Were two commands given the same? What an older version could not be given is not given now."
+    if not isinstance(old, dict): return False
+    return {k: v for k, v in new.items() if k in old or v not in (None, False)} == old
 
 def _finished(out, ran, format):
     "The recipe and the verification (None for a simulated model) of what the same command has written to its end; else None."

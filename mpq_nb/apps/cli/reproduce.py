@@ -60,8 +60,8 @@ def _again(ran, out):
     "Run a command again; where it wrote to."
     from mpq_nb.base.files import InputError
     f, args = COMMANDS[ran['command']][0], dict(ran['args'])
-    if ran['command'] == 'score': args = dict(rounding='nearest') | args      # what files that don't say were made with
     if unknown := set(args) - set(inspect.signature(f).parameters) | {'out'} & set(args): raise InputError(f"mpq {ran['command']} has no {', '.join(sorted(unknown))} of its own to be made again; the file is of another version.")
+    if 'rounding' in inspect.signature(f).parameters: args = dict(rounding='nearest') | args      # of files that don't say
     with trusting_args(args): f(**args, out=str(out))
     return out
 
@@ -72,7 +72,7 @@ def _recipe_again(was, scores, out):
     from mpq_nb.base.files import InputError
     from mpq_nb.core.scores import Scores
     m, s = was.made, Scores.load(scores).select(was.made['among'])
-    r = A.allocate(s, **was.budget, groups=m['grouping'], **{k: m[k] for k in ('fixed', 'at_least', 'engine') if m.get(k)})
+    r = A.allocate(s, **was.budget.asdict(), **was.rules.asdict())
     from mpq_nb.base.resume import Checkpoint
     if 'refined' in m: r = refine_recipe(s, r, None, Checkpoint())
     if r.made.get('refined', {}).get('ended') == 'interrupted': raise KeyboardInterrupt
@@ -81,8 +81,9 @@ def _recipe_again(was, scores, out):
 def _check_again(r):
     "Raise unless the recipe can be made again from its scores, before these are made."
     from mpq_nb.base.files import InputError
+    from mpq_nb.core.recipes import is_ours
     m = r.made
-    if not str(m.get('by')).startswith('ours'): raise InputError(f"this recipe is {str(m.get('by'))[:40]!r}; it takes no measurement to make it again: mpq allocate --by.")
+    if not is_ours(m.by): raise InputError(f"this recipe is {str(m.get('by'))[:40]!r}; it takes no measurement to make it again: mpq allocate --by.")
     if not (isinstance(m.get('among'), list) and m.get('grouping')): raise InputError('this recipe does not say from which formats it was chosen; it is of an earlier version.')
     if isinstance(m.get('refined'), dict) and m['refined'].get('ended') in ('interrupted', 'budget'): raise InputError(f"the refinement of this recipe was cut short ({m['refined']['ended']}), at a moment that is not known; it cannot be made again.")
 

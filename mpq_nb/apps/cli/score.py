@@ -39,7 +39,7 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
           calibration: str = 'self',  # self, a file (.txt, .jsonl, .parquet), or a hub data set id[:config[:split]]
           samples: int = 32,          # Calibration sequences
           length: int = 256,          # Tokens in each
-          method: str = 'fisher',     # How sensitivity is estimated: fisher; or to compare: output_fisher, delta_loss, kl, mse
+          method: str = 'fisher',     # How sensitivity is estimated: fisher; or to compare: output_fisher, delta_loss, kl, mse; an unknown name lists all
           groups: str = 'none',       # none, or fused: layers that serving engines fuse share a format
           head: bool = False,         # Quantize lm_head as well, where it has a weight of its own
           engine: str = 'autoround',  # Who will compute: whose rounding of activations is simulated; autoround, transformers, vllm, vllm-marlin or llama.cpp
@@ -59,7 +59,9 @@ def score(model: str,                # Name on the hub, folder, .gguf file, or d
     names, out = sensitivity.check_schemes(schemes), str(models.check_out(out))
     C.check_batch(batch); C.check_block(samples, length, seed); check_left(out, resume, model)
     _check_scoring(method, groups, calibration, stream, engine, rounding); models.check_source(model)
-    cost = '' if ray else forecast(model, samples, length, dtype, stream=stream, work=['sample']*(calibration == 'self') + ['score']*(method == 'fisher'), schemes=names)
+    stage = sensitivity.METHODS[method].stage
+    work = ['sample']*(calibration == 'self') + ([stage] if stage else [])
+    cost = '' if ray else forecast(model, samples, length, dtype, stream=stream, work=work, schemes=names)
     say(f'scoring {model} in {", ".join(names)} on {samples} sequences of {length} tokens{cost}')
     with partial_state(out, model) as state:
         s = _scores(model, (calibration, samples, length, seed), names, ray, dtype, stream, state, method=method, groups=groups, batch=batch, seed=seed, head=head, engine=engine, rounding=rounding)

@@ -27,7 +27,7 @@ from ...base.weights import cache_bytes
 from ...core.allocation import head, tail, uniform
 from ...core.knapsack import group_sizes, in_unit
 from ...core.recipes import Budget, Recipe
-from ...core.scores import Scores
+from ...core.scores import loss_name, Scores
 from ...ship.checkpoints import packable, packers
 
 # %% ../../../nbs/apps/explorer/02_explorer.ipynb #4c3cda9d
@@ -386,14 +386,14 @@ def _counts(self: Explorer):
 
 # %% ../../../nbs/apps/explorer/02_explorer.ipynb #17a1cf36
 @patch(as_prop=True)
-def _has_own_unit(self: Explorer):
-    "Is the loss in a unit of its own, and not in nats per token?"
-    return self.scores.meta.get('method') in ('mse', 'delta_loss') and self.scores.uniform is None
+def what(self: Explorer) -> str:
+    "Name the loss, as recipes do."
+    return loss_name(self.scores.origin)
 
 @patch(as_prop=True)
-def what(self: Explorer) -> str:
-    "Name the loss: KL, except for methods that have units of their own."
-    return 'predicted loss' if self._has_own_unit else 'predicted KL'
+def _has_own_unit(self: Explorer):
+    "Is the loss in a unit of its own, and not in nats per token?"
+    return self.what != 'predicted KL'
 
 @patch(as_prop=True)
 def _free(self: Explorer) -> Recipe:

@@ -160,7 +160,7 @@ def _checkpoint_row(name, check, recipes):
     folder = Path(name).parent.name or 'checkpoint'
     row = dict(label=f'{folder}, as loaded *', recipe=str(made.get('by', 'measured')),
                accuracies={}, model=made.get('model_name', UNNAMED),
-               bits=recipe.budget.get('bits') if recipe else None,
+               bits=recipe.budget.bits if recipe and recipe.budget else None,
                kl=check['kl_original'], kl_se=check['kl_original_se'],
                top1=check['top1_original'], ppl_ratio=check['perplexity_ratio'],
                source=name, recipe_file=recipe_beside(name))

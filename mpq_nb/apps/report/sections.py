@@ -27,7 +27,8 @@ from ..study.tables import differences, published, won_back
 from ..terminal import size_text
 from ...base.schemes import bits as scheme_bits
 from ...core.engines import servable
-from ...core.recipes import Recipe
+from ...core.recipes import is_ours, Recipe, RecipeName
+from ...core.scores import loss_name
 from ...ship.checkpoints import FORMATS, how, packers
 
 # %% ../../../nbs/apps/report/02_sections.ipynb #6e469990
@@ -115,12 +116,8 @@ def _formats(run):
 
 def _rules(run):
     "The rules that recipes were solved under: a layer that is fixed, or has a least format."
-    rules = {}
-    for recipe in _solved(run):
-        for key, prefix in (('fixed', ''), ('at_least', 'at least ')):
-            for layer, scheme in (recipe.made.get(key) or {}).items():
-                rules[f'{layer}: {prefix}{scheme}'] = True
-    return list(rules)
+    phrases = [phrase for recipe in _solved(run) for phrase in recipe.rules.phrases]
+    return list(dict.fromkeys(phrases))
 
 def _calibrations(run):
     "How the scores were made; without scores, how the study makes them."
@@ -197,7 +194,7 @@ def _main_row(run):
             and r.get('model') in (run.models[0], UNNAMED)]
     def distance(row):
         bits = row.get('bits') or row.get('payload') or CENTRE
-        return not row['recipe'].startswith('ours'), abs(bits - CENTRE)
+        return not is_ours(row['recipe']), abs(bits - CENTRE)
     return min(rows, key=distance, default=None)
 
 # %% ../../../nbs/apps/report/02_sections.ipynb #40f5ac4a
@@ -453,7 +450,7 @@ def _count_line(name, recipe, schemes):
     layers = Counter(recipe.schemes.values())
     size = size_text(recipe.nbytes) if 'rest_bytes' in recipe.made else ''
     return {'recipe': name, 'bits': f'{recipe.bits:.3f}', 'stored': f'{recipe.bpw:.3f}', 'checkpoint': size,
-            'predicted KL': '' if recipe.loss is None else f'{recipe.loss:.3f}',
+            loss_name(recipe.made): '' if recipe.loss is None else f'{recipe.loss:.3f}',
             **{s: layers.get(s) or '' for s in schemes}}
 
 def counts(
@@ -463,12 +460,12 @@ def counts(
     used = {s for recipe in recipes.values() for s in recipe.schemes.values()}
     schemes = sorted(used, key=scheme_bits)
     lines = [_count_line(name, recipe, schemes) for name, recipe in recipes.items()]
-    return grid(pd.DataFrame(lines), 'layers in each format')
+    return grid(pd.DataFrame(lines).fillna(''), 'layers in each format')
 
 # %% ../../../nbs/apps/report/02_sections.ipynb #89b4e616
 def _is_ours(recipe, unknown=''):
     "Was the recipe solved here? `unknown` stands for a maker that it does not name."
-    return str(recipe.made.get('by', unknown)).startswith('ours')
+    return is_ours(str(recipe.made.get('by', unknown)))
 
 def _labels(run, model):
     "{name on the page: recipe} of a model; ours first, a recipe that two files hold once."
@@ -781,10 +778,6 @@ def _budget_option(key, value):
     if key == 'fit': return f'--fit {value:g}GiB'
     return f'--{key} {value:g}'
 
-def _rule_option(key, rules):
-    "The option for `fixed` or `at_least`."
-    text = ','.join(f'{pattern}={scheme}' for pattern, scheme in rules.items())
-    return f"--{key.replace('_', '-')} {shlex.quote(text)}"
 
 # %% ../../../nbs/apps/report/02_sections.ipynb #5548be7d
 def _allocate_options(recipe, scores):
@@ -792,8 +785,7 @@ def _allocate_options(recipe, scores):
     made, used = recipe.made, [n for n in scores.schemes if n in recipe.schemes.values()]
     options = [_budget_option(k, v) for k, v in recipe.budget.items()]
     if len(used) < len(scores.schemes): options.append(f"--schemes {','.join(used)}")
-    options += [_rule_option(k, made[k]) for k in ('fixed', 'at_least') if made.get(k)]
-    if made.get('engine'): options.append(f"--engine {shlex.quote(str(made['engine']))}")
+    options += [f'{option} {shlex.quote(value)}' for option, value in recipe.rules.options]
     if 'refined' in made: options.append('--refine')
     if made.get('by') in ('head', 'tail'): options.append(f"--by {made['by']}")
     return options
@@ -801,7 +793,7 @@ def _allocate_options(recipe, scores):
 def _allocate_command(run, file, recipe):
     "The command that solves for this recipe again; None for one that was not solved here."
     source = _scores_of(run, recipe)
-    maker = str(recipe.made.get('by', '')).partition(',')[0]
+    maker = RecipeName.of(str(recipe.made.get('by', ''))).kind
     if not source or not recipe.budget or maker not in ('ours', 'head', 'tail'): return None
     options = ' '.join(_allocate_options(recipe, run.scores[source]))
     return f'mpq allocate {shlex.quote(source)} {options} -o {shlex.quote(file)}'

@@ -16,14 +16,16 @@ import torch
 
 from ... import __version__
 from ...allocation import allocate
-from .plan import (
-    baseline, blank, Cell, cell_key, content_hash, schemes_of, upper_schemes)
+from mpq_nb.apps.study.plan import (
+    baseline, blank, Cell, cell_key, content_hash, recipe_kind, schemes_of,
+    upper_schemes)
 from ...base.files import atomic, check_out, InputError
 from ...base.loading import load
 from ...base.resume import Checkpoint
 from ...base.text import Tokens
 from ...base.weights import fingerprint
 from ...calibration import tokens
+from ...core.recipes import RecipeName
 from ...core.refinement import refine
 from ...core.scores import Scores
 from ...evaluation import text_tokens
@@ -76,7 +78,7 @@ class Bench:
 # %% ../../../nbs/apps/study/01_cells.ipynb #c88df2bd
 def _make(bench, cell, state):
     "The recipe of a cell; None for the unquantized model."
-    kind, _, arg = cell.recipe.partition(':')
+    kind, arg = recipe_kind(cell.recipe), RecipeName.of(cell.recipe).argument
     if kind == 'bf16': return None
     if kind == 'auto_scheme': return auto_scheme(bench.model, bench.tok, bench.toks(), cell.bits, upper_schemes(bench.study), bench.study.groups, cache=bench.path().with_suffix('.autoscheme'))
     if kind != 'ours': return baseline(blank(bench.model, schemes_of(bench.study)).regroup(bench.study.groups) if kind == 'uniform' else bench.scores().select(upper_schemes(bench.study)), cell.recipe, cell.bits)

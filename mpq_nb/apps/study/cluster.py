@@ -15,7 +15,7 @@ from ... import __version__
 from ..cost import dtype_of, memory, meta_model
 from .cells import attempt, Bench
 from .plan import cell_key, memory_needed, recipe_kind, upper_schemes
-from ...base.files import InputError
+from ...base.files import InputError, unknown
 from ...base.layers import layers
 from ...base.loading import load
 from ...base.quantizers import ENGINE, ROUNDING
@@ -23,7 +23,7 @@ from ...base.resume import Checkpoint
 from ...base.text import Tokens
 from ...calibration import tokens
 from ...core.scores import Scores, TENSORS
-from ...sensitivity import check_schemes, score
+from ...sensitivity import check_schemes, METHODS, score
 
 # %% ../../../nbs/apps/study/02_cluster.ipynb #5bbb8e35
 SHARD = 8   # sequences of a calibration shard; a multiple of 8, so that what is rescaled by is measured on the same ones
@@ -99,7 +99,7 @@ def _tasks(ray, model, schemes, dtype, stream, options, how):
 # %% ../../../nbs/apps/study/02_cluster.ipynb #7225dcda
 def _keep_shard(state, i, s):
     state.once(f'shard {i}', lambda: {k: v for k in TENSORS if (v := getattr(s, k)) is not None})
-    state.once(f'about shard {i}', lambda: s.meta)
+    state.once(f'about shard {i}', s.meta.asdict)
 
 def _kept_shard(state, i, m, schemes, head):
     ls = tuple(layers(m, head))
@@ -121,7 +121,7 @@ def score_ray(model: str,            # A name that every worker can load: on the
               toks,                  # `Tokens`, or what `tokens` makes them of: (source, n, length, seed)
               schemes=('MXFP4', 'MXFP8'), # Names of the formats to choose among later
               ray: str = 'auto',     # Address of the cluster, or `"auto"`, or `"local"`
-              method: str = 'fisher', # One of the methods of `score` but mse, which reads no text
+              method: str = 'fisher', # One of `METHODS` that reads text
               groups: str = 'none',  # As in `score`
               batch: int = None,        # Sequences at a time; by default 4, and 16 on a GPU
               seed: int = 0,         # Of the sampled labels
@@ -134,7 +134,8 @@ def score_ray(model: str,            # A name that every worker can load: on the
              ) -> Scores:            # The same as `score` gives in one process
     "Score a model by its name, eight sequences at a time on the workers of a Ray cluster."
     names, m = check_schemes(schemes), meta_model(model)
-    if method == 'mse': raise InputError("method 'mse' reads no text, so there is nothing to divide; score in one process.")
+    if method not in METHODS: raise unknown('method', method, METHODS)
+    if not METHODS[method].reads_text: raise InputError(f"method '{method}' reads no text, so there is nothing to divide; score in one process.")
     n, length = (len(toks), toks.ids.shape[1]) if isinstance(toks, Tokens) else toks[1:3]
     r = _connect(ray)
     options = _demand(r, model, lambda: memory(m, SHARD, length, dtype_of(model, dtype).itemsize, stream))

@@ -26,7 +26,7 @@ from ...base.schemes import bits as scheme_bits, scheme
 from ...base.weights import rest_bytes
 from ...calibration import check_block
 from ...core.allocation import head, random, tail, uniform
-from ...core.recipes import Budget
+from ...core.recipes import Budget, RecipeName
 from ...core.scores import Scores
 from ...judge.tasks import check_limit, check_tasks, TASKS
 from ...sensitivity import check_schemes, model_cache
@@ -81,7 +81,7 @@ def _published():
 PUBLISHED = _published()
 
 # %% ../../../nbs/apps/study/00_plan.ipynb #1e886eee
-def recipe_kind(name): return name.partition(':')[0]
+def recipe_kind(name): return RecipeName.of(name).kind
 
 # %% ../../../nbs/apps/study/00_plan.ipynb #7527fbd2
 def _check_recipe(name):
@@ -184,7 +184,7 @@ def blank(model, # Any decoder; on the meta device its weights are not needed
 # %% ../../../nbs/apps/study/00_plan.ipynb #abecd74b
 def baseline(s, name, bits):
     "A recipe that needs nothing but sizes; None for the unquantized model."
-    kind, _, arg = name.partition(':')
+    kind, arg = recipe_kind(name), RecipeName.of(name).argument
     makers = dict(uniform=lambda: uniform(s, arg.upper()), head=lambda: head(s, bits=bits), tail=lambda: tail(s, bits=bits), random=lambda: random(s, int(arg or 0), bits=bits))
     return makers[kind]() if kind in makers else None
 
@@ -195,7 +195,7 @@ def memory_needed(study, model, name):
 
 def schemes_of(study):
     "The formats of a study, those of its uniform recipes among them."
-    return tuple(dict.fromkeys([*map(str.upper, study.schemes), *(r.partition(':')[2].upper() for r in study.recipes if recipe_kind(r) == 'uniform')]))
+    return tuple(dict.fromkeys([*map(str.upper, study.schemes), *(RecipeName.of(r).argument.upper() for r in study.recipes if recipe_kind(r) == 'uniform')]))
 
 # %% ../../../nbs/apps/study/00_plan.ipynb #086ca8e3
 @torch.no_grad()
