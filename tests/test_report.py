@@ -147,14 +147,17 @@ def test_scores_of_another_version_are_refused(folder, tmp_path, capsys):
     assert 'of format 2; this version of mpq_nb reads format 1' in capsys.readouterr().err
 
 
-def test_the_notebook_is_in_the_wheel(tmp_path):
+def test_the_wheel_has_what_is_no_python(tmp_path):
     src = tmp_path/'src'
     src.mkdir()
     for n in ('setup.py', 'settings.ini', 'README.md', 'LICENSE', 'MANIFEST.in'): shutil.copy(ROOT/n, src/n)
     shutil.copytree(ROOT/'mpq_nb', src/'mpq_nb')
     subprocess.run([sys.executable, 'setup.py', '-q', 'sdist', 'bdist_wheel'], cwd=src, check=True, capture_output=True)
     [wheel] = (src/'dist').glob('*.whl')
-    assert 'mpq_nb/report.ipynb' in zipfile.ZipFile(wheel).namelist()
+    apps = [p for kind in ('*.js', '*.css', '*.j2') for p in (ROOT/'mpq_nb/apps').rglob(kind)]
+    assert len(apps) >= 4
+    needed = {'mpq_nb/report.ipynb', *(p.relative_to(ROOT).as_posix() for p in apps)}
+    assert needed <= set(zipfile.ZipFile(wheel).namelist())
 
 
 @pytest.mark.browser
