@@ -63,6 +63,7 @@ def allocate(scores: str,         # File written by mpq score
              context: int = 4096, # With --fit: tokens of a context
              contexts: int = 1,   # With --fit: contexts at a time
              schemes: str = None, # Only these of the scored formats, separated by commas
+             formats: list = None, # TOML file that describes formats of your own; may be given several times
              groups: str = None,  # none or fused; by default as scored
              fixed: str = None,   # PATTERN=SCHEME,…: layers whose name has the pattern take that format
              at_least: str = None, # PATTERN=SCHEME,…: … or one of no fewer bits

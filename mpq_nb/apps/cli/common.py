@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['budget_args', 'parse_rules', 'recipe_counts', 'forecast', 'partial_path', 'check_left', 'partial_state',
-           'unnamed_path', 'versions', 'origin_of', 'trusting_args']
+           'unnamed_path', 'versions', 'origin_of', 'trusting_args', 'using_formats']
 
 # %% ../../../nbs/apps/cli/01_common.ipynb #023cdace
 import json, os
@@ -110,7 +110,7 @@ def versions():
 
 def origin_of(command, args):
     "What was asked for, as it is kept in the command's output."
-    return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume', 'ray')}, versions=versions())
+    return dict(command=command, args={k: v for k, v in args.items() if k not in ('out', 'resume', 'ray', 'formats')}, versions=versions())
 
 # %% ../../../nbs/apps/cli/01_common.ipynb #b79036bax0
 @contextmanager
@@ -119,3 +119,13 @@ def trusting_args(args):
     if not args.get('trust_remote_code'): yield; return
     from mpq_nb.base.loading import trusting
     with trusting(True): yield
+
+# %% ../../../nbs/apps/cli/01_common.ipynb #f0rmats1
+@contextmanager
+def using_formats(args):
+    "For the length of the block, the formats of the files that a command was given are known."
+    if not args.get('formats'):
+        yield
+        return
+    from mpq_nb.base.formats import known_formats
+    with known_formats(*args['formats']): yield

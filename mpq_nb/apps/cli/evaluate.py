@@ -111,6 +111,7 @@ def _told_evaluation(e, results, model, recipe, out):
 def evaluate(model: str,           # The unquantized model: name on the hub, folder, .gguf file, or demo
              recipe: str = None,   # Judge the simulated model of this recipe …
              against: str = None,  # … or the checkpoint in this folder
+             formats: list = None, # TOML file that describes formats of your own; may be given several times
              text: str = None,     # Text to predict: a file or a hub data set; by default Python's manual
              samples: int = 32,    # Sequences of it
              length: int = 256,    # Tokens in each

@@ -30,11 +30,13 @@ def _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, s
     "Read the recipe, or score, solve and refine for it."
     import torch
     from mpq_nb import allocation as A, calibration as C, models, quantization as Q, sensitivity
+    from mpq_nb.base.formats import check_groups
     from mpq_nb.core.refinement import refine
     from mpq_nb.base.quantizers import ACTIVATIONS, ENGINE
     if recipe: return A.Recipe.load(recipe)
     names, ls = sensitivity.check_schemes(schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes)), models.layers(m)
     if format != 'fake': Q.check_offered(names, ls, format)
+    check_groups(names, ls)
     rules = dict(engine=engine) if engine else {}
     blank = sensitivity.Scores(torch.zeros(len(ls), len(names)), tuple(ls), tuple((l.name,) for l in ls), names, meta=dict(rest_bytes=models.rest_bytes(m), cache=sensitivity.model_cache(m)))
     A.allocate(blank, **budget, **rules)      # is it feasible?
@@ -167,6 +169,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              context: int = 4096,     # With --fit: tokens of a context
              contexts: int = 1,       # With --fit: contexts at a time
              schemes: str = None,     # Formats to choose among, with a budget; by default what suits the format: W4A16G64,W8A16G64, MXFP4,MXFP8 or GGUF:Q4_0,GGUF:Q8_0
+             formats: list = None, # TOML file that describes formats of your own; may be given several times
              engine: str = None,      # With a budget: only what nothing speaks against for this engine (vllm, or vllm:cpu); by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
              fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
              tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model

@@ -20,6 +20,8 @@ from mpq_nb.apps.study.plan import (
     baseline, blank, Cell, cell_key, content_hash, recipe_kind, schemes_of,
     upper_schemes)
 from ...base.files import atomic, check_out, InputError
+from ...base.formats import check_groups, definitions
+from ...base.layers import layers
 from ...base.loading import load
 from ...base.resume import Checkpoint
 from ...base.text import Tokens
@@ -49,12 +51,13 @@ class Bench:
         self._scores = self._held = None
         self.made = dict(model=fingerprint(self.model), dtype=str(self.model.dtype).removeprefix('torch.')) | {p: version(p) for p in VERSIONS}
 
-    def path(self): return self.out/'scores'/f"{hashlib.sha256(json.dumps([self.name, self.study.dtype, content_hash(self.study.calibration), self.study.samples, self.study.length, self.study.seed, upper_schemes(self.study), __version__, *([self.study.rounding] if self.study.rounding != 'nearest' else [])]).encode()).hexdigest()[:16]}.safetensors"
+    def path(self): return self.out/'scores'/f"{hashlib.sha256(json.dumps([self.name, self.study.dtype, content_hash(self.study.calibration), self.study.samples, self.study.length, self.study.seed, upper_schemes(self.study), __version__, *([self.study.rounding] if self.study.rounding != 'nearest' else []), *([own] if (own := definitions(upper_schemes(self.study))) else [])]).encode()).hexdigest()[:16]}.safetensors"
 
     def scores(self):
         if self._scores is None:
             p, st = self.path(), self.study
             if not p.is_file():
+                check_groups(upper_schemes(st), layers(self.model))
                 with Checkpoint(p.with_suffix('.partial'), strict=False) as state: self.keep(score(self.model, self.draw(), upper_schemes(st), rounding=st.rounding, state=state))
             self._scores = Scores.load(p).regroup(self.study.groups)
             if self._scores.meta['model'] != self.made['model']: raise InputError(f"the scores in this folder were made from model {self._scores.meta['model']}, and '{self.name}' is now {self.made['model']}: its weights changed; use another folder.")
