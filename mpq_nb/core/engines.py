@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
-from fastcore.basics import patch
 
 from ..base.files import unknown
 from ..base.layers import groups as make_groups, Layer
@@ -176,6 +175,7 @@ LLAMA_CPP = (
            remedy='a type with blocks of 32, such as GGUF:Q4_0 or GGUF:Q8_0, for this layer'))
 
 GPTQMODEL = (
+    _gptqmodel('cpu', ('auto_gptq',), 'integers of 2, 3, 4 and 8 bits', 'loads'),
     _gptqmodel('cpu', ('auto_round',), 'anything', 'refused',
                why='needs the package auto-round next to it', remedy='auto_gptq, or transformers'),)
 
