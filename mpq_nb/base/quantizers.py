@@ -32,12 +32,12 @@ ELEMENTS = {   # {bits: (exponent bits, mantissa bits + 2, exponent of the large
     8: MXFP_FORMAT_CACHE['mx_fp8'][:4]}   # E4M3: section 5.3.1
 
 # %% ../../nbs/base/03_quantizers.ipynb #25d2ae84
-def round_float(t: torch.Tensor, # float32, already clipped to the format's largest magnitude
+def round_float(t: torch.Tensor, # float32, clipped to the format's largest magnitude
                 ebits: int,      # Exponent bits of the element
-                mbits: int,      # Mantissa bits of the element, counted with sign and hidden bit
+                mbits: int,      # Mantissa bits, counted with sign and hidden bit
                 ) -> torch.Tensor: # float32, the nearest representable values, ties to even
     "Round `t` to a small float format (OCP MX v1.0, section 5.3), subnormals included."
-    low = 2. ** (2 - 2**(ebits-1))   # the smallest normal number; below it the step stays the same
+    low = 2. ** (2 - 2**(ebits-1))   # smallest normal number; below it the step is the same
     power = (t.view(torch.int32) & 0x7F800000).view(torch.float32)    # exponent bits alone
     big = power.clamp_(min=low).mul_(1.5 * 2. ** (23+2-mbits))
     return (t + big).sub_(big)
@@ -64,7 +64,7 @@ def blockwise(x: torch.Tensor, # Any shape; the blocks run along the last axis
               group: int,      # Numbers in a block
               f,               # (blocks [n, group], float32) -> same shape; may work in place
               at_once=2**19,   # Numbers in a slice
-              rows=None,       # A number for each row of `x`, handed to `f` with the row's blocks, [n, 1]
+              rows=None,       # A number for each row of `x`; `f` gets them as [n, 1]
              ) -> torch.Tensor: # Same shape and dtype
     "Apply `f` to slices of the blocks of `x`."
     b = _blocks(x, group)
@@ -147,7 +147,7 @@ def tensor_scale(largest: torch.Tensor, # Largest magnitudes, float32, any shape
 
 # %% ../../nbs/base/03_quantizers.ipynb #ed6aab2d
 def nv_scales(b: torch.Tensor,     # Blocks, [blocks, block], float32
-              whole: torch.Tensor, # The tensor's scale, or that of each block's row, [blocks, 1]
+              whole: torch.Tensor, # The tensor's scale, or each block's, [blocks, 1]
              ) -> torch.Tensor:    # [blocks, 1], float32 numbers that E4M3 has
     "Return the scales of blocks: the largest magnitude becomes 6."
     m = b.abs().amax(-1, keepdim=True)
@@ -169,19 +169,20 @@ def _largest(x):
 def nv_qdq(x: torch.Tensor, # Any shape
            group: int,      # Numbers in a block
            blocks=_nv_blocks, # (blocks, scale of the tensor, dtype) -> rounded
-           whole=None,      # Scale of the tensor, or of each row [..., 1]; None: by the largest magnitude
+           whole=None,      # Scale of the tensor, or of each row [..., 1]; None: its own
            at_once=2**19,   # Numbers in a slice
           ) -> torch.Tensor: # Same shape and dtype
     "Quantize-dequantize along the last axis in NVFP4."
     if whole is None: whole = tensor_scale(_largest(x))
-    if whole.numel() == 1: return blockwise(x, group, lambda b: blocks(b, whole, x.dtype), at_once)
-    return blockwise(x, group, lambda b, w: blocks(b, w, x.dtype), at_once, whole)
+    is_one = whole.numel() == 1
+    def rounded(b, w=whole): return blocks(b, w, x.dtype)
+    return blockwise(x, group, rounded, at_once, None if is_one else whole)
 
 # %% ../../nbs/base/03_quantizers.ipynb #9db4119e
 NV_STEPS = (0, -1, 1, -2, 2, 3, 4, 5, 6)    # of E4M3, an eighth to a sixteenth each
 
 def nv_search(b: torch.Tensor,     # Blocks, [blocks, block], float32
-              whole: torch.Tensor, # The tensor's scale, or that of each block's row, [blocks, 1]
+              whole: torch.Tensor, # The tensor's scale, or each block's, [blocks, 1]
              ) -> torch.Tensor:    # [blocks, 1], float32 numbers that E4M3 has
     "Return the scales of least squared error near the plain ones; in a tie the plain ones."
     first = nv_scales(b, whole).to(torch.float8_e4m3fn).view(torch.uint8).int()
@@ -308,9 +309,9 @@ def rounding_of(name: str, # One of `ROUNDINGS`
 # %% ../../nbs/base/03_quantizers.ipynb #34c00837
 def qdq(w: torch.Tensor, # Weight, [outputs, inputs], any float dtype
         name: str,       # A scheme's name
-        rounding: str = ROUNDING, # One of `ROUNDINGS`; of MX formats and NVFP4, others have one rounding
-        scale: torch.Tensor = None, # NVFP4's scale of the tensor, where it shares one; None: its own
-        ) -> torch.Tensor: # Same shape and dtype: the values that the format can represent
+        rounding: str = ROUNDING, # One of `ROUNDINGS`, for MX formats and NVFP4
+        scale: torch.Tensor = None, # NVFP4's scale of the tensor; None: its own
+        ) -> torch.Tensor: # Same shape and dtype: values that the format has
     "Quantize and dequantize a weight in scheme `name`; raises `InputError` for unknown names."
     s, how = scheme(name), rounding_of(rounding)
     if s.bits >= 16: return w
@@ -326,8 +327,8 @@ def grid(w: torch.Tensor, # Weight, [outputs, inputs], the inputs in whole block
          rounding: str = ROUNDING, # One of `ROUNDINGS`
          scale: torch.Tensor = None, # NVFP4's scale of the tensor; None: its own
          at_once: int = 2**19, # Weights at a time
-        ) -> tuple: # (values, as from `qdq`; [outputs, blocks], float32: exponents of MX blocks, scales of NVFP4's)
-    "Return a quantized weight with the scales of its blocks, for writers."
+        ) -> tuple: # (values, as from `qdq`; scales [outputs, blocks], float32)
+    "Return a weight quantized, and its blocks' scales: exponents in MX formats, NVFP4's as they are."
     s, how = scheme(name), rounding_of(rounding)
     whole = tensor_scale(_largest(w)) if scale is None else scale
     def scales_of(b):
@@ -353,7 +354,7 @@ def small_groups(w: torch.Tensor, # Weight, [outputs, inputs]
 
 # %% ../../nbs/base/03_quantizers.ipynb #eafcadfe
 def quantizes_activations(name: str, # A scheme's name
-                          engine: str = None, # One of `ACTIVATIONS`; None: any that rounds inputs at all
+                          engine: str = None, # One of `ACTIVATIONS`; None: any
                          ) -> bool:
     "Tell whether scheme `name` quantizes the inputs of a layer as well as its weight."
     asked = (scheme(name).act_bits or 16) < 16
@@ -373,14 +374,15 @@ def _input_scale(x, scale):
 def qdq_activation(x: torch.Tensor, # Inputs of a layer, [..., inputs]
                    name: str,       # A scheme's name
                    engine: str = ENGINE, # Who computes: one of `ACTIVATIONS`
-                   scale: float = None,  # NVFP4's scale of the inputs, from a checkpoint; None: each token's own
+                   scale: float = None,  # NVFP4's, from a checkpoint; None: each token's own
                    ) -> torch.Tensor: # Same shape and dtype
     "Quantize and dequantize the inputs of a layer as `engine` does for scheme `name` while the model runs."
     s, rule = scheme(name), activations(engine)
     if not quantizes_activations(name, engine): return x
     if s.act_data_type == 'mx_fp':
         return mx_qdq(x, s.act_bits, s.act_group_size, EXPONENTS[rule.mx[s.act_bits]])
-    if s.act_data_type in NV_FP4: return nv_qdq(x, s.act_group_size, rule.nv, _input_scale(x, scale))
+    if s.act_data_type in NV_FP4:
+        return nv_qdq(x, s.act_group_size, rule.nv, _input_scale(x, scale))
     if s.act_group_size == 0: return _by_token(x, s)
     quantize = QUANTIZERS.get(s.act_data_type, autoround_qdq)
     return quantize(x, s.act_data_type, s.act_bits, s.act_sym, s.act_group_size)
@@ -399,7 +401,7 @@ class Simulation:
 
 # %% ../../nbs/base/03_quantizers.ipynb #843df944
 def check_finite(x: torch.Tensor, # Any tensor
-                 what: str,       # What it is, for the message: `"weight of model.layers.0.mlp.up_proj"`
+                 what: str,       # What it is, for the message: `"weight of layer a"`
                 ) -> torch.Tensor: # `x` itself
     "Return `x`, or raise `InputError` naming `what` if a value is NaN or infinite."
     if torch.isfinite(x.sum(dtype=torch.float32)): return x
@@ -414,10 +416,12 @@ def _result(f, x, name):
     shape = tuple(x.shape)
     try: y = f(x)
     except Exception as e:
-        raise InputError(f"the quantizer of {name} fails on a {x.dtype} tensor of shape {shape}: {e}") from e
+        raise InputError(f"the quantizer of {name} fails on a {x.dtype} tensor "
+                         f"of shape {shape}: {e}") from e
     if getattr(y, 'shape', None) == x.shape: return y
-    raise InputError(f"the quantizer of {name} turns shape {shape} into {tuple(getattr(y, 'shape', ()))}; "
-                     "it has to return a tensor of the same shape.")
+    other = tuple(getattr(y, 'shape', ()))
+    raise InputError(f'the quantizer of {name} turns shape {shape} into {other}; '
+                     'it has to return a tensor of the same shape.')
 
 def _check_quantizer(f, name, group):
     "Raise unless `f` returns a finite tensor of its input's shape and leaves the input alone."
@@ -427,7 +431,8 @@ def _check_quantizer(f, name, group):
         given = x.clone()
         y = _result(f, x, name)
         if not torch.equal(x, given):
-            raise InputError(f'the quantizer of {name} changes its input in place; begin it with x = x.clone().')
+            raise InputError(f'the quantizer of {name} changes its input in place; '
+                             'begin it with x = x.clone().')
         check_finite(y, f'what the quantizer of {name} returns (a row is zero)')
 
 # %% ../../nbs/base/03_quantizers.ipynb #d579b5e1
@@ -439,11 +444,13 @@ def _check_name(name):
     elif not re.fullmatch('[A-Z][A-Z0-9_]*', name):
         why = 'it has to be letters, digits and underscores, a letter first'
     else: return
-    raise InputError(f"a new scheme cannot be called '{name}': {why}; choose another, such as MY_FORMAT.")
+    raise InputError(f"a new scheme cannot be called '{name}': {why}; "
+                     "choose another, such as MY_FORMAT.")
 
 def _check_widths(name, bits, act_bits, quantize_input):
     "Raise unless the widths of a new scheme make sense."
-    if bits not in range(1, 16): raise InputError(f'{name}: bits={bits!r} is not a whole number from 1 to 15.')
+    if bits not in range(1, 16):
+        raise InputError(f'{name}: bits={bits!r} is not a whole number from 1 to 15.')
     fits = (quantize_input is None) == (act_bits == 16) and act_bits in range(1, 17)
     if fits: return
     if quantize_input is None: why = 'needs quantize_input, the function that rounds activations'
@@ -453,11 +460,11 @@ def _check_widths(name, bits, act_bits, quantize_input):
 # %% ../../nbs/base/03_quantizers.ipynb #6ab00013
 def add_scheme(name: str,         # A new name; upper case is used
                bits: int,         # Payload bits of a weight, 1 to 15
-               quantize,          # Weight [outputs, inputs] -> the values that the format can represent, same shape
+               quantize,          # Weight [outputs, inputs] -> values that the format has
                group: int = -1,   # Neighbours along the inputs that share a scale; -1: a whole row
-               layout=Layout(16), # What is stored with the payload: a 16-bit scale a group by default
+               layout=Layout(16), # Stored with the payload; by default a 16-bit scale a group
                act_bits: int = 16, # Bits of the activations; 16: left alone
-               quantize_input=None, # With `act_bits`: inputs of a layer [..., inputs] -> same shape
+               quantize_input=None, # With `act_bits`: inputs [..., inputs] -> same shape
               ) -> QuantizationScheme:
     "Make a format known while Python runs; raises `InputError` for a taken name or a function that does not round."
     key = str(name).upper()
