@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
-from fastcore.basics import patch
 
 from ..base.files import unknown
 from ..base.layers import groups as make_groups, Layer
