@@ -39,12 +39,13 @@ def tiny_model(family: str = 'llama', # One of `TINY`: llama, qwen2, qwen3, gemm
     name, special = TINY[family]
     settings = SMALL | dict(num_hidden_layers=layers) | special | config
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(getattr(transformers, name)(**settings)).eval()
+    architecture = getattr(transformers, name)(**settings)
+    return AutoModelForCausalLM.from_config(architecture).eval()
 
 # %% ../../nbs/base/04_layers.ipynb #ce7ae11d
 def blocks(model: nn.Module, # A decoder from transformers
-          ) -> tuple[str, nn.ModuleList]: # The list's name, such as `"model.layers"`; the blocks in order
-    "Find the decoder blocks of `model`; raises `InputError` if it has no such list."
+          ) -> tuple[str, nn.ModuleList]: # The list's name; the blocks in order
+    "Find the decoder blocks, such as `model.layers`; raises `InputError` if it has no such list."
     n = model.config.get_text_config().num_hidden_layers
     for name, m in model.named_modules():
         if isinstance(m, nn.ModuleList) and len(m) == n > 0: return name, m
@@ -76,7 +77,7 @@ ROUTERS = ('gate', 'router')
 
 def linear_layers(prefix: str,         # The name of the list of blocks, from `blocks`
                   blks: nn.ModuleList, # The blocks
-                 ) -> list[Layer]:     # From the first block to the last, in the order of the architecture
+                 ) -> list[Layer]:     # In the order of the architecture
     "List the linear layers in blocks, without routers."
     found = []
     for i, block in enumerate(blks):
@@ -163,7 +164,7 @@ def output_layer(model: nn.Module, # A decoder from transformers
 # %% ../../nbs/base/04_layers.ipynb #c9d04469
 def layers(model: nn.Module,   # A decoder from transformers
            head: bool = False, # Count `lm_head` as well, in a block after the last?
-          ) -> list[Layer]:    # From the embedding to the head, in the order of the architecture
+          ) -> list[Layer]:    # From the embedding to the head
     "List the quantizable layers of `model`; raises `InputError` if there is none, or it cannot be quantized."
     prefix, blks = blocks(model)
     _check_original(model, blks)
@@ -189,8 +190,8 @@ def fusion(name: str): # A layer's full name
     return name
 
 def groups(ls: list[Layer],    # Layers, from `layers`
-           how: str = 'none',  # `"none"`: each layer for itself; `"fused"`: what engines fuse shares a scheme
-          ) -> list[tuple[str, ...]]: # Names of the layers of each group, in the order of the first one
+           how: str = 'none',  # `"none"`: each for itself; `"fused"`: as engines fuse
+          ) -> list[tuple[str, ...]]: # Names of each group's layers
     "Group the layers that must take the same scheme; raises `InputError` for another `how`."
     if how not in GROUPS: raise unknown('grouping', how, GROUPS)
     out = {}

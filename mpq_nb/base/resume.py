@@ -74,7 +74,7 @@ class Checkpoint:
         self.unfinished = None  # The interruption because of which the file is to stay
 
 # %% ../../nbs/base/01_resume.ipynb #545506bf
-def is_tensors(v) -> bool:
+def is_tensors(v) -> bool: # A step's value
     "Tell whether a step's value is a dict of tensors, and not an empty one."
     return isinstance(v, dict) and bool(v) and all(isinstance(x, torch.Tensor) for x in v.values())
 
