@@ -8,10 +8,11 @@ __all__ = ['cells', 'colours', 'described', 'Explorer', 'EXTENSIONS', 'heats', '
 
 # %% ../nbs/explorer.ipynb #3fa6cd67
 from .apps.explorer.explorer import (
-    Explorer, reach, together, UNIT_NAMES, UNIT_TIPS, XLABELS)
+    Explorer, reach, together, UNIT_NAMES, UNIT_TIPS)
 from .apps.explorer.server import EXTENSIONS, serve
 from .apps.explorer.setting import cells, colours, described, heats, Setting
 from .apps.explorer.widget import Map
+from .apps.plots import XLABELS
 
 # %% ../nbs/explorer.ipynb #fdf6901f
 _all_ = [
