@@ -222,9 +222,10 @@ def check_known(names,      # Of formats, from a file
                              'give the file that describes it: --formats FILE.toml (in Python, '
                              f'mpq_nb.schemes.add_formats). Else: {e}') from e
 
-def formats_files() -> list:
-    "Return the files whose formats are known here, for a worker that has to know them, too."
-    return list(dict.fromkeys(path for path, _ in FORMATS.values()))
+def formats_files(names=None, # Of these formats; None: of all
+                 ) -> list:
+    "Return the files whose formats are known here, for a worker or a command that has to know them, too."
+    return list(dict.fromkeys(path for n, (path, _) in FORMATS.items() if names is None or n in names))
 
 def definitions(names) -> dict: # {name: table}, of those alone that came from files
     "Describe the formats among `names` that came from files, so that no result is kept under a name that means something else."
