@@ -351,25 +351,6 @@ def _range(self: Explorer):
         slider.value = _clamp(self._c['amount'].value, low, high)
         slider.min, slider.max = low, high
 
-# %% ../../../nbs/apps/explorer/02_explorer.ipynb #3e1de780
-@patch
-def _amount_in(self: Explorer, unit):
-    "The recipe's size in a unit; the number that is there, where these scores have no such unit."
-    if self.recipe is None: return self._c['amount'].value
-    if unit == 'bits': return self.recipe.bits
-    stored = round(self.recipe.bpw * self.recipe.weights)
-    try: return in_unit(self.scores, stored, Budget(**self._budget_in(unit, 1.)))
-    except InputError: return self._c['amount'].value
-
-@patch
-def _change_unit(self: Explorer, change):
-    "Show the recipe's size in the new unit, and follow."
-    if self._quiet: return
-    size = self._amount_in(change['new'])
-    with self._silently(): self._c['amount'].value = math.ceil(size * 1e4 - 1e-6) / 1e4
-    self._range()
-    self.follow('unit')
-
 # %% ../../../nbs/apps/explorer/02_explorer.ipynb #de24b830
 @patch
 def _is_new_step(self: Explorer, control):
@@ -403,80 +384,21 @@ def _show(self: Explorer):
         c[name].layout.display = '' if c['unit'].value == 'fit' else 'none'
     self._map.view = self._view() if self.recipe else dict(error=self.error)
 
-# %% ../../../nbs/apps/explorer/02_explorer.ipynb #eee22318
-@patch
-def pin(
-    self: Explorer,
-    layer: str,         # Name of a layer, or of the cell as the map shows it
-    scheme: str = None, # One of the scores' formats; `None` lets go
-) -> Explorer:
-    "Pin the cell of a layer in a format, or let it go; raises `InputError` where there is no such layer."
-    mine = [c for c in self._cells if layer == c['pattern'] or layer in c['layers']]
-    if not mine:
-        example = self._cells[0]['layers'][0]
-        raise InputError(f"there is no layer '{layer}'; layers are called such as {example}.")
-    pattern = mine[0]['pattern']
-    self.pins.pop(pattern, None)
-    if scheme is not None: self.pins[pattern] = scheme
-    return self.follow(f'pin {pattern}')
-
-# %% ../../../nbs/apps/explorer/02_explorer.ipynb #d083eddb
-def _is_index(value, of): return type(value) is int and 0 <= value < len(of)
-
-@patch
-def _clicked(self: Explorer, _, msg, buffers=None):
-    "Pin or release as a message of the front end says; ignore nonsense."
-    if not isinstance(msg, dict): return
-    cell, scheme = msg.get('cell'), msg.get('scheme')
-    if not _is_index(cell, self._cells): return
-    if scheme is not None and not _is_index(scheme, self.scores.schemes): return
-    self.pin(self._cells[cell]['pattern'], None if scheme is None else self.scores.schemes[scheme])
-
-# %% ../../../nbs/apps/explorer/02_explorer.ipynb #f6e3f664
-@patch
-def _slid(self: Explorer, change):
-    "Follow the slider, unless it only reports the step that it stands on."
-    slider, amount = self._c['slider'], self._c['amount']
-    is_echo = abs(change['new'] - amount.value) < slider.step/2
-    if self._quiet or is_echo: return
-    with self._silently(): amount.value = round(change['new'], 6)
-    self.follow('budget')
-
-@patch
-def _typed(self: Explorer, change):
-    "Follow the number; the slider goes as far as it can."
-    if self._quiet: return
-    slider = self._c['slider']
-    with self._silently(): slider.value = _clamp(change['new'], slider.min, slider.max)
-    self.follow('budget')
-
 # %% ../../../nbs/apps/explorer/02_explorer.ipynb #21255567
-@patch
-def _change_context(self: Explorer, _):
-    "Fit the slider to the contexts, and follow."
-    self._range()
-    self.follow('context')
-
-@patch
-def _release(self: Explorer, _):
-    "Let all pins go, and follow."
-    self.pins.clear()
-    self.follow('release')
-
 @patch
 def _listen(self: Explorer):
     "Connect controls and map with what they do."
-    c = self._c
-    c['slider'].observe(self._slid, 'value')
-    c['amount'].observe(self._typed, 'value')
-    c['unit'].observe(self._change_unit, 'value')
-    for name in ('context', 'contexts'): c[name].observe(self._change_context, 'value')
-    for switch in (*c['formats'], c['groups']):
-        switch.observe(lambda change: self.follow(change['owner'].description), 'value')
-    c['release'].on_click(self._release)
-    c['save'].on_click(lambda _: self._save_and_report())
-    c['out'].observe(lambda _: self._show(), 'value')
-    self._map.on_msg(self._clicked)
+    def on_change(name, handle): self._c[name].observe(lambda c: handle(c['new']), 'value')
+    on_change('slider', lambda value: self._follow_slider(value))
+    on_change('amount', lambda value: self._follow_amount(value))
+    on_change('unit', lambda unit: self._follow_unit(unit))
+    for name in ('context', 'contexts'): on_change(name, lambda _: self._follow_context())
+    for switch in (*self._c['formats'], self._c['groups']):
+        switch.observe(lambda c: self.follow(c['owner'].description), 'value')
+    self._c['release'].on_click(lambda _: self.release())
+    self._c['save'].on_click(lambda _: self._save_and_report())
+    on_change('out', lambda _: self._show())
+    self._map.on_msg(lambda _, message, buffers: self._follow_click(message))
 
 # %% ../../../nbs/apps/explorer/02_explorer.ipynb #17a1cf36
 @patch(as_prop=True)
@@ -616,6 +538,85 @@ def _view(self: Explorer):
     counts = count_rows(self.recipe, self.before or self.recipe, self.scores.schemes)
     return (self._map_view() | self._heat_view() | self._word_view()
             | dict(counts=counts, facts=self.facts(), frontier=self._frontier(), code=self.lines()))
+
+# %% ../../../nbs/apps/explorer/02_explorer.ipynb #f6e3f664
+@patch
+def _follow_slider(self: Explorer, value):
+    "Follow the slider, unless it only reports the step that it stands on."
+    slider, amount = self._c['slider'], self._c['amount']
+    is_echo = abs(value - amount.value) < slider.step/2
+    if self._quiet or is_echo: return
+    with self._silently(): amount.value = round(value, 6)
+    self.follow('budget')
+
+@patch
+def _follow_amount(self: Explorer, value):
+    "Follow the number; the slider goes as far as it can."
+    if self._quiet: return
+    slider = self._c['slider']
+    with self._silently(): slider.value = _clamp(value, slider.min, slider.max)
+    self.follow('budget')
+
+# %% ../../../nbs/apps/explorer/02_explorer.ipynb #3e1de780
+@patch
+def _amount_in(self: Explorer, unit):
+    "The recipe's size in a unit; the number that is there, where these scores have no such unit."
+    if self.recipe is None: return self._c['amount'].value
+    if unit == 'bits': return self.recipe.bits
+    stored = round(self.recipe.bpw * self.recipe.weights)
+    try: return in_unit(self.scores, stored, Budget(**self._budget_in(unit, 1.)))
+    except InputError: return self._c['amount'].value
+
+@patch
+def _follow_unit(self: Explorer, unit):
+    "Show the recipe's size in the new unit, and follow."
+    if self._quiet: return
+    size = self._amount_in(unit)
+    with self._silently(): self._c['amount'].value = math.ceil(size * 1e4 - 1e-6) / 1e4
+    self._range()
+    self.follow('unit')
+
+# %% ../../../nbs/apps/explorer/02_explorer.ipynb #eee22318
+@patch
+def pin(
+    self: Explorer,
+    layer: str,         # Name of a layer, or of the cell as the map shows it
+    scheme: str = None, # One of the scores' formats; `None` lets go
+) -> Explorer:
+    "Pin the cell of a layer in a format, or let it go; raises `InputError` where there is no such layer."
+    mine = [c for c in self._cells if layer == c['pattern'] or layer in c['layers']]
+    if not mine:
+        example = self._cells[0]['layers'][0]
+        raise InputError(f"there is no layer '{layer}'; layers are called such as {example}.")
+    pattern = mine[0]['pattern']
+    self.pins.pop(pattern, None)
+    if scheme is not None: self.pins[pattern] = scheme
+    return self.follow(f'pin {pattern}')
+
+@patch
+def release(self: Explorer) -> Explorer:
+    "Let all pins go."
+    self.pins.clear()
+    return self.follow('release')
+
+# %% ../../../nbs/apps/explorer/02_explorer.ipynb #d083eddb
+def _is_index(value, of): return type(value) is int and 0 <= value < len(of)
+
+@patch
+def _follow_click(self: Explorer, message):
+    "Pin or release as a message of the front end says; ignore nonsense."
+    if not isinstance(message, dict): return
+    cell, scheme = message.get('cell'), message.get('scheme')
+    if not _is_index(cell, self._cells): return
+    if scheme is not None and not _is_index(scheme, self.scores.schemes): return
+    self.pin(self._cells[cell]['pattern'], None if scheme is None else self.scores.schemes[scheme])
+
+# %% ../../../nbs/apps/explorer/02_explorer.ipynb #2879dae0
+@patch
+def _follow_context(self: Explorer):
+    "Fit the slider to the contexts, and follow."
+    self._range()
+    self.follow('context')
 
 # %% ../../../nbs/apps/explorer/02_explorer.ipynb #704edac0
 @patch
