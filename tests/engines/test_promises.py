@@ -4,10 +4,10 @@ from dataclasses import replace
 import mpq_nb.core.engines as A
 import pytest
 
-from judge import promise, wrong
+from judge import promise, settled, wrong
 from run import SETTINGS, key, read_lines
 
-CELLS = [dict(c, exact=c['settings'] == SETTINGS.get(c['engine'], ('',))[0]) for c in read_lines().values()]
+CELLS = [settled(dict(c, exact=c['settings'] == SETTINGS.get(c['engine'], ('',))[0])) for c in read_lines().values()]
 PROMISES = A.PROMISES
 HERE = [p for p in PROMISES if p.source == A.RAN]
 OPPOSITE = dict(loads='refused', refused='loads')
