@@ -12,7 +12,7 @@ from conftest import ROOT, run
 from mpq_nb.allocation import Recipe, servable
 from mpq_nb.calibration import sample, tokens
 from mpq_nb.models import cache_dir, groups, layers, load, tiny_model
-from mpq_nb.ship.verification import _apart
+from mpq_nb.ship.verification import logit_distances
 from mpq_nb.quantization import export, quantized, verify
 from mpq_nb.schemes import scheme
 
@@ -60,7 +60,7 @@ def test_llama_cpp_runs_the_gguf(demo, llama_cpp, tmp_path):
     with quantized(model, r), torch.no_grad():
         ours = model(ids[None]).logits.float()
         said = model.generate(ids[None], max_new_tokens=16, do_sample=False)[0, len(ids):].tolist()
-    kl, top1, _ = _apart(ours, theirs)
+    kl, top1, _ = logit_distances(ours, theirs)
     nll = lambda l: torch.nn.functional.cross_entropy(l[0, :-1], ids[1:]).item()
     assert kl.item() < .02 and top1.item() > .9 and abs(nll(ours) - nll(theirs)) < .05
     answers = json.loads(got.stdout)

@@ -15,7 +15,7 @@ from mpq_nb.allocation import servable
 from mpq_nb.calibration import sample
 from mpq_nb.models import tiny_model
 from mpq_nb.quantization import export, quantized
-from mpq_nb.ship.verification import _apart
+from mpq_nb.ship.verification import logit_distances
 
 
 @pytest.mark.timeout(900)
@@ -34,5 +34,5 @@ def test_the_card_is_all_that_one_needs(format, demo, tmp_path):
     got = run(sys.executable, ENGINES/'ask_transformers.py', out, tmp_path/'ids', tmp_path/'logits', cwd=tmp_path, PYTHONPATH='')
     assert got.returncode == 0 and 'LOADED' in got.stdout, (format, got.stderr[-2000:])
     with quantized(model, r), torch.no_grad(): ours = model(ids[None]).logits.float()
-    kl = _apart(ours, load_file(tmp_path/'logits')['logits'][None])[0].item()
+    kl = logit_distances(ours, load_file(tmp_path/'logits')['logits'][None])[0].item()
     assert kl < (.01 if promised.exact else 1), (format, kl)
