@@ -27,7 +27,7 @@ long: $(STAMP)
 engines: $(STAMP)
 	$(BIN)/python tests/engines/install.py
 	$(BIN)/python tests/engines/run.py
-	$(BIN)/python -m pytest tests/engines -q
+	$(BIN)/python -m pytest tests/engines tests/engines/cards.py
 
 $(STAMP): settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv

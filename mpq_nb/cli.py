@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from .apps.cli.commands import (
     add_command, COMMANDS, FLOW, OPTIONAL, parser, red, SHORT)
-from .apps.cli.common import trusting_args
+from .apps.cli.common import trusting_args, using_formats
 from .apps.terminal import (
     ASCII, DEMO_METRICS, interrupt_status, say, set_streams, show, time_text)
 from .apps.cli.demo import demo, DEMO_SCHEMES
@@ -58,7 +58,7 @@ def _run(args):
     "Run a command with its parsed arguments and show its result; the exit status."
     run, as_json, began = args.pop('call'), args.pop('json'), time.monotonic()
     try:
-        with trusting_args(args): res = run(**args)
+        with trusting_args(args), using_formats(args): res = run(**args)
     except InputError as e: print(f"{red('mpq: error:')} {e}", file=sys.stderr); return 2
     text, status = res.pop('text'), res.pop('status', 0)
     print(json.dumps(_valid(res), allow_nan=False)) if as_json else show(text)

@@ -31,22 +31,25 @@ def browser():
 
 @pytest.fixture(scope='module')
 def scores(tmp_path_factory):
-    "Scores of 36 blocks of 7 layers in four formats, drawn at random."
+    "Scores of 36 blocks of 7 layers in four formats, one of them of a file of our own, drawn at random."
     import torch
+    from mpq_nb.base.formats import known_formats
     from mpq_nb.models import Layer
     from mpq_nb.sensitivity import Scores
     kinds = [f'self_attn.{k}_proj' for k in 'qkvo'] + [f'mlp.{k}_proj' for k in ('gate', 'up', 'down')]
     ls = tuple(Layer(f'model.layers.{b}.{k}', (256, 256), b) for b in range(36) for k in kinds)
     loss = torch.rand(len(ls), 1, generator=torch.Generator().manual_seed(0))**4 * torch.tensor([1., .7, .1, .02])
-    s = Scores(loss, ls, tuple((l.name,) for l in ls), ('MXFP4', 'W4A16G64', 'MXFP8', 'W8A16G64'), meta=dict(method='fisher', model='random', rest_bytes=2**20))
-    return s.save(tmp_path_factory.mktemp('explore')/'scores.safetensors')
+    s = Scores(loss, ls, tuple((l.name,) for l in ls), ('MXFP4', 'W4A16G64', 'MINE8', 'W8A16G64'), meta=dict(method='fisher', model='random', rest_bytes=2**20))
+    at = tmp_path_factory.mktemp('explore')
+    (at/'mine.toml').write_text('[MINE8]\nelement = "INT8"\ngroup = 64\n')
+    with known_formats(at/'mine.toml'): return s.save(at/'scores.safetensors')
 
 
 @pytest.fixture(scope='module')
 def link(scores):
     "`mpq explore` in a process of its own; the link that it prints."
     env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
-    cmd = [Path(sys.executable).parent/'mpq', 'explore', scores.name, '--no-browser', '--port', '8931']
+    cmd = [Path(sys.executable).parent/'mpq', 'explore', scores.name, '--formats', 'mine.toml', '--no-browser', '--port', '8931']
     p = subprocess.Popen(cmd, cwd=scores.parent, env=env, stderr=subprocess.PIPE, text=True)
     said = []
     for line in p.stderr:
@@ -167,7 +170,10 @@ def served(app, folder, *options):
         p.wait(30)
 
 
-def cell(scores, out): return f"from mpq_nb.explorer import Explorer\nExplorer({str(scores)!r}, out={str(out)!r})"
+def cell(scores, out):
+    mine = str(scores.parent/'mine.toml')
+    return (f"from mpq_nb.explorer import Explorer\nfrom mpq_nb.schemes import add_formats\nadd_formats({mine!r})\n"
+            f"Explorer({str(scores)!r}, out={str(out)!r})")
 
 
 def used(page, recipe):

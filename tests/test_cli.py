@@ -116,3 +116,60 @@ def test_interrupted_demo_resumes_from_its_scores(result):
     before = (result[0]/'scores.safetensors').stat().st_mtime_ns
     assert torch.equal(_demo_scores(result[0], toks, half).loss, Scores.load(result[0]/'scores.safetensors').loss)
     assert (result[0]/'scores.safetensors').stat().st_mtime_ns == before
+
+
+@pytest.fixture(scope='module')
+def own(tmp_path_factory):
+    "A tiny model, a format of one's own in a file, and the scores and the recipe that were made with it."
+    from conftest import tiny_checkpoint, tiny_tokenizer
+    out = tmp_path_factory.mktemp('own')
+    tiny_checkpoint(out/'tiny', tiny_tokenizer())
+    (out/'own.toml').write_text('[THREE]\nvalues = [-1, -0.4, -0.1, 0, 0.1, 0.4, 1]\ngroup = 32\nscale = "E8M0"\n')
+    (out/'text.txt').write_text('the quick brown fox jumps over the lazy dog. ' * 40)
+    for line in (['score', out/'tiny', '-n', 2, '--length', 32, '--calibration', out/'text.txt', '--schemes', 'THREE,W8A16G32', '-o', out/'s.safetensors'],
+                 ['allocate', out/'s.safetensors', '--bits', 5, '-o', out/'r.json']):
+        r = mpq(*line, '--formats', out/'own.toml')
+        assert r.returncode == 0, r.stderr
+    return out
+
+
+def test_a_format_of_ones_own_is_quantized(own):
+    "The weights that are written are the file's values, times a power of two for each group of 32."
+    from mpq_nb.allocation import Recipe
+    from mpq_nb.schemes import known_formats
+    from safetensors.torch import load_file
+    r = mpq('quantize', own/'tiny', own/'r.json', '--format', 'fake', '--formats', own/'own.toml', '--dtype', 'float32', '-o', own/'fake')
+    assert r.returncode == 0, r.stderr
+    with known_formats(own/'own.toml'): recipe = Recipe.load(own/'r.json')
+    layer = next(l for l, s in recipe.schemes.items() if s == 'THREE')
+    w = load_file(own/'fake'/'model.safetensors')[f'{layer}.weight'].float()
+    groups = w.unflatten(1, (-1, 32))
+    by = groups.abs().amax(-1, keepdim=True)
+    exponent = by.log2().round().exp2()
+    steps = (groups / exponent).abs().unique()
+    allowed = {0, .1, .4, 1}
+    assert all(min(abs(v - a * 2**k) for a in allowed for k in (0, 1)) < 1e-6 for v in steps.tolist()), steps
+
+
+@pytest.mark.parametrize('line', [['allocate', 's.safetensors', '--bits', 5], ['evaluate', 'tiny', '--recipe', 'r.json'],
+                                  ['quantize', 'tiny', 'r.json', '--format', 'fake'], ['reproduce', 's.safetensors']], ids=lambda l: l[0])
+def test_without_its_file_a_format_is_named(own, line):
+    r = mpq(*[own/a if a in ('s.safetensors', 'tiny', 'r.json') else a for a in line], cwd=own)
+    errors = [l for l in r.stderr.splitlines() if l.startswith('mpq: error: ')]
+    assert r.returncode == 2 and len(errors) == 1, r.stderr
+    assert "names the format 'THREE'" in errors[0] and '--formats FILE.toml' in errors[0]
+
+
+@pytest.mark.parametrize('text, says', [
+    ('[MXFP4]\nelement = "INT4"', 'line 1, [MXFP4]'),
+    ('[MINE]\nelement = "INT4"\ngruop = 32', 'line 3, [MINE], gruop'),
+    ('[MINE]\nelement = "INT4"\ngroup = 48', 'line 3, [MINE], group: 48 divides the inputs of no layer'),
+    ('[MINE\nelement = "INT4"', 'is not TOML'),
+], ids=['taken', 'field', 'group', 'broken'])
+def test_a_wrong_file_of_formats_is_refused_at_once(own, text, says):
+    (own/'wrong.toml').write_text(text)
+    r = mpq('score', own/'tiny', '--schemes', 'MINE', '--formats', own/'wrong.toml', '-o', own/'never.safetensors')
+    errors = [l for l in r.stderr.splitlines() if l.startswith('mpq: error: ')]
+    assert r.returncode == 2 and len(errors) == 1, r.stderr
+    assert 'wrong.toml' in errors[0] and says in errors[0]
+    assert not (own/'never.safetensors').exists()

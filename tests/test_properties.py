@@ -12,7 +12,7 @@ from mpq_nb.allocation import Recipe, allocate, head, knapsack, random, tail
 from mpq_nb.models import Layer, layers, tiny_model
 from mpq_nb.quantization import quantized
 from mpq_nb.schemes import QUANTIZERS, ROUNDINGS, bits, bpw, qdq, stored_bits
-from mpq_nb.base.quantizers import _autoround
+from mpq_nb.base.quantizers import autoround_qdq
 from mpq_nb.evaluation import compare_logprobs
 from mpq_nb.sensitivity import Scores, score
 from mpq_nb.core.scores import mean_loss
@@ -49,7 +49,7 @@ def test_mx_rounds_to_nearest_where_autoround_rounds_twice():
 @given(matrices, st.sampled_from(['nv_fp', 'nv_fp4_with_static_gs']), st.sampled_from([torch.float32, torch.bfloat16]))
 def test_nvfp4_is_bit_identical_to_autorounds(x, kind, dtype):
     x = torch.from_numpy(x).to(dtype)
-    ours, theirs = QUANTIZERS[kind](x, kind, 4, True, 16), _autoround(x, kind, 4, True, 16)
+    ours, theirs = QUANTIZERS[kind](x, kind, 4, True, 16), autoround_qdq(x, kind, 4, True, 16)
     assert torch.equal(ours.nan_to_num(-1.), theirs.nan_to_num(-1.))     # the scale of a tensor of subnormals is beyond float32
 
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['HOLDS', 'WIDTHS', 'PACKED', 'LAYERS', 'FUSED', 'HEAD', 'WHOLE', 'PLATFORMS', 'RAN', 'INTS', 'INTS_OF_ALL_WIDTHS',
            'ONE', 'OTHERS', 'NO_HEAD', 'VLLM', 'TRANSFORMERS', 'LLAMA_CPP', 'GPTQMODEL', 'SGLANG', 'PROMISES',
-           'ENGINES', 'RANK', 'COLUMNS', 'NOT_HELD', 'MIXED_KINDS', 'family', 'kind', 'checkpoint_holds',
-           'layers_of_other_kinds', 'checkpoints_for', 'layers_split_by', 'quantized_head', 'Promise', 'promises',
-           'Servable', 'engine_and_platform', 'promises_for', 'layers_under', 'servable']
+           'ENGINES', 'RANK', 'COLUMNS', 'NOT_HELD', 'MIXED_KINDS', 'kind', 'checkpoint_holds', 'layers_of_other_kinds',
+           'checkpoints_for', 'layers_split_by', 'quantized_head', 'Promise', 'promises', 'Servable',
+           'engine_and_platform', 'promises_for', 'layers_under', 'servable']
 
 # %% ../../nbs/core/05_engines.ipynb #3bdac2cf
 import re
@@ -16,23 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
-from fastcore.basics import patch
 
 from ..base.files import unknown
 from ..base.layers import groups as make_groups, Layer
-from ..base.quantizers import quantizes_activations
-from ..base.schemes import scheme
+from ..base.schemes import family, scheme
 from .recipes import Recipe
 from .scores import markdown_table
-
-# %% ../../nbs/core/05_engines.ipynb #04dce13b
-def family(name: str) -> str: # A scheme's name
-    "Return a scheme's family: `bf16`, `gguf`, `int`, or data type and activation bits (`mx_fp a8`)."
-    if name.upper().startswith('GGUF:'): return 'gguf'
-    s = scheme(name)
-    if s.bits >= 16: return 'bf16'
-    if quantizes_activations(name) is False: return s.data_type
-    return f'{s.data_type} a{s.act_bits}'
 
 # %% ../../nbs/core/05_engines.ipynb #e0000008
 def kind(name: str) -> str: # A scheme's name
@@ -186,6 +175,7 @@ LLAMA_CPP = (
            remedy='a type with blocks of 32, such as GGUF:Q4_0 or GGUF:Q8_0, for this layer'))
 
 GPTQMODEL = (
+    _gptqmodel('cpu', ('auto_gptq',), 'integers of 2, 3, 4 and 8 bits', 'loads'),
     _gptqmodel('cpu', ('auto_round',), 'anything', 'refused',
                why='needs the package auto-round next to it', remedy='auto_gptq, or transformers'),)
 

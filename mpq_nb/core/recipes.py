@@ -16,6 +16,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..base.files import atomic, check_out, InputError, no_file, unknown
+from ..base.formats import check_known
 from ..base.layers import Layer
 from ..base.quantizers import ACTIVATIONS, ENGINE, ROUNDING, ROUNDINGS, Simulation
 from ..base.schemes import bits as scheme_bits, scheme, stored_bits
@@ -405,7 +406,7 @@ def _is_shape(shape):
 def _check_layers(d, path):
     "Raise unless each layer has a scheme that exists and a shape."
     for l, s in d['layers'].items():
-        scheme(str(s))
+        check_known([s], f"recipe '{path}': layer {l}")
         if not _is_shape(d['shapes'].get(l)):
             raise InputError(f"recipe '{path}' has no shape for layer {l}.")
     if not d['layers']: raise InputError(f"recipe '{path}' names no layer.")

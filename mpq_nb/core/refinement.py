@@ -281,8 +281,8 @@ def _search(judge, scores, limits, rounds, damping, bar):
         bar.update(len(judge.expansions) - bar.n)
         leads = judge.best().schemes
         won = next((mu for mu, r in tried if r.schemes == leads != best.schemes), None)
-        if won:
-            at, wider = judge.best(), (won/1.5, won, won*1.5)
+        if won is not None:
+            at, wider = judge.best(), (won/1.5, won, won*1.5) if won else (0, .5, 1.)
             continue
         if judge.spent(): return 'budget'
         if at is best and max(wider) < WIDEST:

@@ -18,6 +18,7 @@ from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 
 from ..base.files import atomic, check_out, InputError, no_file, unknown
+from ..base.formats import check_known
 from ..base.layers import groups as make_groups, Layer
 from ..base.quantizers import ACTIVATIONS, ENGINE, ROUNDING, ROUNDINGS
 from ..base.resume import digest
@@ -350,7 +351,10 @@ def load(cls: Scores, path # File written by `save`
             head = json.loads((f.metadata() or {})['mpq_scores'])
             tensors = {k: f.get_tensor(k) for k in f.keys()}
         version = head.get('format', 1)
-        if version == 1: return _from_file(head, tensors)
+        if version == 1:
+            check_known(head['schemes'], f"the scores file '{path}'")
+            return _from_file(head, tensors)
+    except InputError: raise      # a format that is not known here
     except (SafetensorError, AttributeError, KeyError, ValueError, TypeError, OSError, RecursionError) as e:
         remedy = 'if it was cut off, score again'
         if _is_json(path): remedy = 'it is JSON, as a recipe is: give the scores that it was made from'

@@ -42,6 +42,7 @@ def add_command(sub, name, f, examples):
         if d.default is inspect.Parameter.empty: p.add_argument(k, help=d.docment, metavar=k.upper()); continue
         if (name, k) in OPTIONAL: p.add_argument(k, help=d.docment, metavar=k.upper(), nargs='?'); continue
         if d.default is False: p.add_argument(*flags, action='store_true', help=d.docment); continue
+        if d.anno is list: p.add_argument(*flags, action='append', help=d.docment, metavar='FILE'); continue
         kind = d.anno if d.anno in (int, float) else str
         show = '' if d.default is None else f' (default: {d.default})'
         p.add_argument(*flags, type=kind, default=d.default, help=d.docment + show, metavar=k.upper())

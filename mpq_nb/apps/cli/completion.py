@@ -24,7 +24,7 @@ def completion(shell: str, # bash or zsh
     p = parser()
     for sub in p._subparsers._group_actions[0].choices.values():
         for a in sub._actions:
-            if a.dest in ('out', 'recipe', 'scores', 'text', 'calibration', 'template', 'study'): a.complete = shtab.FILE
+            if a.dest in ('out', 'recipe', 'scores', 'text', 'calibration', 'template', 'study', 'formats'): a.complete = shtab.FILE
             if a.dest in ('model', 'data', 'against', 'run'): a.complete = shtab.DIRECTORY if a.dest in ('data', 'run') else shtab.FILE
     say(f'to use it, once: {SHELLS[shell]}')
     return dict(text=shtab.complete(p, shell), shell=shell)

@@ -20,16 +20,25 @@ from .commands import command
 # %% ../../../nbs/apps/cli/10_demo.ipynb #145d00b2
 DEMO_SCHEMES = ('MXFP4', 'MXFP8', 'W4A16G64', 'W8A16G64')
 
+def _earlier_scores(path, want):
+    "The scores of an earlier run, if there are some in these formats with this `meta`; else None."
+    from mpq_nb.base.files import InputError
+    from mpq_nb.core.scores import Scores
+    try: s = Scores.load(path)
+    except InputError: return None
+    return s if s.schemes == DEMO_SCHEMES and want.items() <= s.meta.items() else None
+
 def _demo_scores(folder, toks, model):
     "Scores of the demo, taken from an earlier run if they are of the same model, tokens and version."
     from mpq_nb import __version__, models, sensitivity
     from mpq_nb.base.quantizers import ENGINE, ROUNDING
-    from mpq_nb.base.files import InputError
     path = folder/'scores.safetensors'
-    want = dict(model=models.fingerprint(model), tokens=toks.fingerprint, version=__version__, engine=ENGINE, rounding=ROUNDING)
-    try: s = sensitivity.Scores.load(path)
-    except InputError: s = None
-    if s is not None and s.schemes == DEMO_SCHEMES and want.items() <= s.meta.items(): say(f'using {path} of an earlier run'); return s
+    want = dict(model=models.fingerprint(model), tokens=toks.fingerprint, version=__version__,
+                engine=ENGINE, rounding=ROUNDING)
+    s = _earlier_scores(path, want)
+    if s is not None:
+        say(f'using {path} of an earlier run')
+        return s
     s = sensitivity.score(model, toks, DEMO_SCHEMES)
     s.meta['model_name'] = 'demo'
     s.save(path)
@@ -40,60 +49,94 @@ def _demo_recipes(s):
     "The recipes that the demo compares, by their names in the table."
     from mpq_nb.allocation import allocate
     from mpq_nb.core.allocation import head, tail, uniform
-    mx = s.select(['MXFP4', 'MXFP8'])
-    out = {'uniform MXFP4': uniform(mx, 'MXFP4')}
-    for b in (4.5, 5): out |= {f'tail @ {b}': tail(mx, bits=b), f'head @ {b}': head(mx, bits=b), f'ours @ {b}': allocate(mx, bits=b)}
-    return out | {'ours @ 6': allocate(mx, bits=6), 'ours W4/W8 @ 5': allocate(s.select(['W4A16G64', 'W8A16G64']), bits=5)}
+    mx, integers = s.select(['MXFP4', 'MXFP8']), s.select(['W4A16G64', 'W8A16G64'])
+    recipes = {'uniform MXFP4': uniform(mx, 'MXFP4')}
+    for b in (4.5, 5):
+        recipes[f'tail @ {b}'] = tail(mx, bits=b)
+        recipes[f'head @ {b}'] = head(mx, bits=b)
+        recipes[f'ours @ {b}'] = allocate(mx, bits=b)
+    recipes['ours @ 6'] = allocate(mx, bits=6)
+    recipes['ours W4/W8 @ 5'] = allocate(integers, bits=5)
+    return recipes
 
 # %% ../../../nbs/apps/cli/10_demo.ipynb #05a82c5d
 def _demo_tasks(model, tok, data, limit):
-    "Benchmark tasks from a folder, if one is given."
+    "A frame of benchmark tasks, from a folder of their data."
     from mpq_nb.judge.tasks import lm_eval_tasks
-    return lm_eval_tasks(model, tok, list(DEMO_METRICS), data, limit).frame() if data else None
+    return lm_eval_tasks(model, tok, list(DEMO_METRICS), data, limit).frame()
 
 # %% ../../../nbs/apps/cli/10_demo.ipynb #73833e91
 def _demo_evaluate(recipes, model, tok, toks, data, limit):
-    "Evaluate the unquantized model and every recipe: ({name: evaluation}, {name: benchmark frame})."
-    from mpq_nb.judge.together import evaluate_each
+    "Evaluate the unquantized model and every recipe: ({name: evaluation}, {name: frame of tasks, or None})."
     from mpq_nb.judge.references import reference
+    from mpq_nb.judge.together import evaluate_each
     from mpq_nb.ship.fake import quantized
     every = {'BF16': None} | recipes
-    tasks = dict.fromkeys(every)
-    evals = evaluate_each(model, every, toks, reference(model, toks))
-    for i, (n, r) in enumerate(every.items() if data else ()):
-        say(f'benchmark tasks of {n} ({i} of {len(recipes)})')
-        with quantized(model, r) if r else nullcontext(): tasks[n] = _demo_tasks(model, tok, data, limit)
+    evals, tasks = evaluate_each(model, every, toks, reference(model, toks)), dict.fromkeys(every)
+    if not data: return evals, tasks
+    for i, (name, r) in enumerate(every.items()):
+        say(f'benchmark tasks of {name} ({i} of {len(recipes)})')
+        with quantized(model, r) if r else nullcontext():
+            tasks[name] = _demo_tasks(model, tok, data, limit)
     return evals, tasks
 
 # %% ../../../nbs/apps/cli/10_demo.ipynb #b8a29bbc
-def _demo_table(recipes, evals, tasks):
-    "The table, with what is ahead of what by how many standard errors underneath, and the same as data."
-    from mpq_nb.judge.divergence import paired, table
-    num = {n: (f'{r.bits:.2f}', f'{r.bpw:.2f}', f'{r.loss:.3f}') for n, r in recipes.items()} | {'BF16': ('16', '16', '0')}
-    df = table(evals, bits={n: v[0] for n, v in num.items()}, bpw={n: v[1] for n, v in num.items()}, predicted={n: v[2] for n, v in num.items()})
-    for t, m in DEMO_METRICS.items() if tasks['BF16'] is not None else ():
-        rows = [f[(f.task == t) & (f.metric == m)].iloc[0] for f in tasks.values()]
-        df[f'{t} {m}'] = [f'{r.value:.3f} ± {r.se:.3f}' for r in rows]
-    pairs = {(f'ours @ {b}', f'{n} @ {b}'): paired(evals[f'ours @ {b}'], evals[f'{n} @ {b}']) for b in (4.5, 5) for n in ('tail', 'head')}
-    data = dict(rows={n: e.summary() | dict(bits=float(num[n][0]), bpw=float(num[n][1])) for n, e in evals.items()},
+def _demo_sizes(recipes):
+    "{column: {name of a recipe: what the table shows}}, the unquantized model among them."
+    columns = dict(bits={n: f'{r.bits:.2f}' for n, r in recipes.items()},
+                   bpw={n: f'{r.bpw:.2f}' for n, r in recipes.items()},
+                   predicted={n: f'{r.loss:.3f}' for n, r in recipes.items()})
+    for column, value in dict(bits='16', bpw='16', predicted='0').items(): columns[column]['BF16'] = value
+    return columns
+
+def _demo_pairs(evals):
+    "{(ours, a naive recipe): their paired difference}."
+    from mpq_nb.judge.divergence import paired
+    names = [(f'ours @ {b}', f'{n} @ {b}') for b in (4.5, 5) for n in ('tail', 'head')]
+    return {(a, b): paired(evals[a], evals[b]) for a, b in names}
+
+def _task_column(tasks, task, metric):
+    "A column of the table: what each recipe has of a task."
+    rows = [f[(f.task == task) & (f.metric == metric)].iloc[0] for f in tasks.values()]
+    return [f'{r.value:.3f} ± {r.se:.3f}' for r in rows]
+
+def _demo_data(evals, tasks, sizes, pairs):
+    "The table as data, for JSON."
+    def row(name, e):
+        return e.summary() | dict(bits=float(sizes['bits'][name]), bpw=float(sizes['bpw'][name]))
+    return dict(rows={n: row(n, e) for n, e in evals.items()},
                 tasks={n: f.to_dict('records') for n, f in tasks.items() if f is not None},
                 paired={f'{a} - {b}': vars(p) for (a, b), p in pairs.items()})
-    return df, [f'{a} is ahead of {b} by {-p.diff:.3f} ± {p.se:.3f} nats' for (a, b), p in pairs.items()], data
+
+def _demo_table(recipes, evals, tasks):
+    "The table, the lines underneath that say what is ahead of what, and the same as data."
+    from mpq_nb.judge.divergence import table
+    sizes, pairs = _demo_sizes(recipes), _demo_pairs(evals)
+    df = table(evals, **sizes)
+    if tasks['BF16'] is not None:
+        for t, m in DEMO_METRICS.items(): df[f'{t} {m}'] = _task_column(tasks, t, m)
+    lines = [f'{a} is ahead of {b} by {-p.diff:.3f} ± {p.se:.3f} nats' for (a, b), p in pairs.items()]
+    return df, lines, _demo_data(evals, tasks, sizes, pairs)
 
 # %% ../../../nbs/apps/cli/10_demo.ipynb #beffa0df
-def _demo_figure(s, data, recipes, path):
-    "Sensitivity map and measured KL, side by side."
+def _demo_title(rows):
+    "How far ours is below the better of the naive recipes at 5 bits."
+    naive, name = min((rows[f'{n} @ 5']['kl'], n) for n in ('head', 'tail'))
+    return f"at 5 bits: KL {naive / rows['ours @ 5']['kl']:.1f} × below {name}"
+
+def _demo_figure(s, data, path):
+    "Draw the sensitivity map and the measured KL, side by side."
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     from mpq_nb.base.files import atomic
     from mpq_nb.apps.plots import plot_kl, plot_sensitivity
-    fig, (a, b) = plt.subplots(1, 2, figsize=(11, 3.2), width_ratios=(1.6, 1), layout='constrained')
-    plot_sensitivity(s, 'MXFP4', a)
-    kl = [(n.split()[0], v['bits'], v['kl'], v['kl_se']) for n, v in data['rows'].items() if n != 'BF16' and 'W4' not in n]
-    plot_kl(kl, b)
-    naive, best = min((data['rows'][f'{n} @ 5']['kl'], n) for n in ('head', 'tail'))
-    b.set_title(f"at 5 bits: KL {naive / data['rows']['ours @ 5']['kl']:.1f} × below {best}", fontsize=10)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), width_ratios=(1.6, 1), layout='constrained')
+    plot_sensitivity(s, 'MXFP4', left)
+    rows = data['rows']
+    simulated = [n for n in rows if n != 'BF16' and 'W4' not in n]
+    plot_kl([(n.split()[0], rows[n]['bits'], rows[n]['kl'], rows[n]['kl_se']) for n in simulated], right)
+    right.set_title(_demo_title(rows), fontsize=10)
     with atomic(path) as tmp: fig.savefig(tmp, dpi=150, format='png')
     plt.close(fig)
 
@@ -107,11 +150,25 @@ def _demo_packed(r, model, tok, toks, folder):
 
 # %% ../../../nbs/apps/cli/10_demo.ipynb #dee1cb99
 def _demo_write(folder, df, lines, res):
-    "The table for people and for programs."
+    "Write the table for people and for programs."
     from mpq_nb.base.files import atomic
     from mpq_nb.core.scores import markdown_table
-    for name, txt in (('table.md', markdown_table(df) + '\n\n' + '\n'.join(f'- {l}' for l in lines) + '\n'), ('table.json', json.dumps(res, indent=1))):
-        with atomic(folder/name) as tmp: tmp.write_text(txt, encoding='utf-8')
+    listed = '\n'.join(f'- {l}' for l in lines)
+    files = {'table.md': f'{markdown_table(df)}\n\n{listed}\n', 'table.json': json.dumps(res, indent=1)}
+    for name, text in files.items():
+        with atomic(folder/name) as tmp: tmp.write_text(text, encoding='utf-8')
+
+# %% ../../../nbs/apps/cli/10_demo.ipynb #d3m0next
+def _recipe_file(name):
+    "The name of a recipe's file."
+    return re.sub(r'[^\w.]+', '-', name) + '.json'
+
+def _demo_next(folder):
+    "Where everything is, and what to type next."
+    scores = shlex.quote(str(folder/'scores.safetensors'))
+    return [f'everything is in {folder}/: report.html (open it in a browser), table.md, figure.png, recipes/, packed/',
+            f'next: mpq score MODEL on a model of your own, or mpq allocate {scores} --bits 5.5 '
+            '--schemes W4A16G64,W8A16G64 for another budget']
 
 # %% ../../../nbs/apps/cli/10_demo.ipynb #66af903b
 @command('mpq demo')
@@ -126,22 +183,28 @@ def demo(out: str = 'demo',  # Folder to write
     from mpq_nb import calibration as C, evaluation as E, models
     folder = models.check_out(Path(out), folder=True)
     models.check_out(folder/'recipes'/'any')
-    say(f'the whole flow on SmolLM2-135M-Instruct, into {folder}/: minutes on two cores{forecast("demo", samples, length, "bfloat16", True)}')
-    say('1 of 5: loading SmolLM2-135M-Instruct in bfloat16'); model, tok = models.demo_model(torch.bfloat16)
-    say('2 of 5: sampling calibration text from the model itself'); cal = C.tokens('self', tok, model, samples, length)
-    say(f'3 of 5: scoring {len(models.layers(model))} layers in {len(DEMO_SCHEMES)} formats, one pass'); s = _demo_scores(folder, cal, model)
+    cost = forecast('demo', samples, length, 'bfloat16', True)
+    say(f'the whole flow on SmolLM2-135M-Instruct, into {folder}/: minutes on two cores{cost}')
+    say('1 of 5: loading SmolLM2-135M-Instruct in bfloat16')
+    model, tok = models.demo_model(torch.bfloat16)
+    say('2 of 5: sampling calibration text from the model itself')
+    cal = C.tokens('self', tok, model, samples, length)
+    say(f'3 of 5: scoring {len(models.layers(model))} layers in {len(DEMO_SCHEMES)} formats, one pass')
+    s = _demo_scores(folder, cal, model)
     recipes = _demo_recipes(s)
-    for n, r in recipes.items(): r.save(folder/'recipes'/(re.sub(r'[^\w.]+', '-', n) + '.json'))
+    for n, r in recipes.items(): r.save(folder/'recipes'/_recipe_file(n))
     held_out = E.text_tokens(None, tok, model, max(2, samples//2), length)
     say(f'4 of 5: evaluating {len(recipes)} recipes on text that calibration has not seen')
     evals, tasks = _demo_evaluate(recipes, model, tok, held_out, data, limit)
     df, lines, res = _demo_table(recipes, evals, tasks)
-    res |= dict(text_of=dict(text=held_out.source, tokens=held_out.fingerprint, sequences=len(held_out), length=length), divergence=divergence_of(evals['ours @ 5'], held_out, tok, 'ours @ 5'))
-    _demo_figure(s, res, recipes, folder/'figure.png')
+    res['text_of'] = dict(text=held_out.source, tokens=held_out.fingerprint,
+                          sequences=len(held_out), length=length)
+    res['divergence'] = divergence_of(evals['ours @ 5'], held_out, tok, 'ours @ 5')
+    _demo_figure(s, res, folder/'figure.png')
     _demo_write(folder, df, lines, res)
     say('5 of 5: packing a W4/W8 checkpoint and reading it back')
     res['packed'] = v = _demo_packed(recipes['ours W4/W8 @ 5'], model, tok, cal[:8], folder)
     lines.append(f"the packed W4/W8 checkpoint, {size_text(v['bytes'])}: {proof_lines(v)}")
     _demo_write(folder, df, lines, res)
     report(str(folder))
-    return dict(text=[df, '', *lines, '', f'everything is in {folder}/: report.html (open it in a browser), table.md, figure.png, recipes/, packed/', f"next: mpq score MODEL on a model of your own, or mpq allocate {shlex.quote(str(folder/'scores.safetensors'))} --bits 5.5 --schemes W4A16G64,W8A16G64 for another budget"], out=out, status=int(not v['ok']), **res)
+    return dict(text=[df, '', *lines, '', *_demo_next(folder)], out=out, status=int(not v['ok']), **res)

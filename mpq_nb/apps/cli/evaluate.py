@@ -17,70 +17,93 @@ from .commands import command
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #ea0dc1a6
 def _check_candidate(recipe, against, engine=None):
-    "Raise if what is to be judged is not there."
+    "Raise `InputError` if the recipe or the checkpoint to judge is not there."
     from mpq_nb.core.recipes import Recipe
     from mpq_nb.base.files import InputError
     from mpq_nb.base.quantizers import activations
     if recipe and against: raise InputError('give --recipe or --against, not both.')
-    if engine is not None and not recipe: raise InputError('--engine says who computes a simulated model, and goes with --recipe; a checkpoint computes as transformers runs it.')
-    if engine is not None: activations(engine)
+    if engine is not None:
+        if not recipe:
+            raise InputError('--engine says who computes a simulated model, and goes with --recipe; '
+                             'a checkpoint computes as transformers runs it.')
+        activations(engine)
     if recipe: Recipe.load(recipe)
     if against and not Path(against).exists(): raise InputError(f"there is no checkpoint '{against}'.")
 
 def _check_unseen(recipe, toks):
-    "Raise if a recipe is about to be judged on the very tokens that it was made from."
+    "Raise `InputError` if a recipe would be judged on the very tokens that it was made from."
     from mpq_nb.core.recipes import Recipe
     from mpq_nb.base.files import InputError
     if Recipe.load(recipe).made.get('scores') == toks.fingerprint:
-        raise InputError('these are the tokens that the recipe was calibrated on, so the result would flatter it; choose another --text.')
+        raise InputError('these are the tokens that the recipe was calibrated on, '
+                         'so the result would flatter it; choose another --text.')
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #7a307094
+def _recipe_for(path, m):
+    "A recipe, which is for this model; raises `InputError` otherwise."
+    from mpq_nb import allocation as A, models
+    r = A.Recipe.load(path)
+    return r.check(models.layers(m, r.has_head), models.fingerprint(m))
+
+def _vocab_size(m): return m.config.get_text_config().vocab_size
+
 def _candidate(m, tok, toks, recipe, against, dtype, engine=None):
-    "A context in which the model to be judged is at hand (a recipe's simulated model, another checkpoint, or the model itself), and how much of the vocabulary to compare."
-    from mpq_nb import allocation as A, evaluation as E, models, quantization as Q
-    if recipe:
-        r = A.Recipe.load(recipe)
-        r.check(models.layers(m, r.has_head), models.fingerprint(m))
-        return Q.quantized(m, r, engine), None
+    "A context of the model to judge (a simulated one, another checkpoint, or the model itself), and how much of the vocabulary to compare; None: all."
+    from mpq_nb import evaluation as E, quantization as Q
+    if recipe: return Q.quantized(m, _recipe_for(recipe, m), engine), None
     if not against: return nullcontext(m), None
-    if (made := Path(against)/'recipe.json').is_file():
-        r = A.Recipe.load(made)
-        r.check(models.layers(m, r.has_head), models.fingerprint(m))
+    made = Path(against)/'recipe.json'
+    if made.is_file(): _recipe_for(made, m)
     c, other = Q.reload(against, dtype)
-    vocab, sizes = E.shared_vocab(tok, other, toks), [x.config.get_text_config().vocab_size for x in (m, c)]
-    return nullcontext(c), vocab if sizes[0] != sizes[1] else None
+    shared = E.shared_vocab(tok, other, toks)
+    return nullcontext(c), None if _vocab_size(m) == _vocab_size(c) else shared
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #4a214d66
-def _told_tasks(results):
-    "Tasks as a table of accuracies with what is no more than noise; every metric where a task has no accuracy."
+def _task_tables(results):
+    "A table of accuracies that marks what is no more than noise; every metric where a task has no accuracy."
     from mpq_nb import evaluation as E
     from mpq_nb.base.files import InputError
-    try: return ['accuracy ± standard error (≈: not distinguishable from unquantized)', E.accuracy_table(results).reset_index(names='model')]
-    except InputError: return [x for n, t in results.items() for x in (n, t.frame())]
+    title = 'accuracy ± standard error (≈: not distinguishable from unquantized)'
+    try: return [title, E.accuracy_table(results).reset_index(names='model')]
+    except InputError: return [x for name, found in results.items() for x in (name, found.frame())]
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #8692e3aa
-def divergence_of(e, toks, tok, of):
-    "Where an evaluation's divergence sits and the tokens where it is worst, as JSON takes it."
+def _records(frame): return json.loads(frame.to_json(orient='records'))
+
+def divergence_of(e,       # An `Evaluation`
+                  toks,    # The `Tokens` it was made on
+                  tok,     # The model's tokenizer
+                  of: str, # What was judged, as the report names it
+                 ) -> dict: # As JSON takes it
+    "Tabulate where an evaluation's divergence sits, and the tokens where it is worst."
     from mpq_nb.apps.plots import worst_tokens
-    records = lambda f: json.loads(f.to_json(orient='records'))
-    return dict(of=of, where=records(e.where()), worst=records(worst_tokens(e, toks, tok, 12)))
+    worst = worst_tokens(e, toks, tok, 12)
+    return dict(of=of, where=_records(e.where()), worst=_records(worst))
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #73d8b3f9
-def _write_evaluation(out, model, recipe, against, e, toks, tok, rows, ran):
-    "The result of `mpq evaluate` as a file that `mpq report` reads."
+def _about_recipe(file, out):
+    "What an evaluation's file says of the recipe that was judged; nothing where there is none."
     from mpq_nb.core.recipes import Recipe
+    if not file.is_file(): return {}
+    r, here, at = Recipe.load(file), Path(out).resolve().parent, file.resolve()
+    named = at.relative_to(here).as_posix() if at.is_relative_to(here) else None
+    bits = r.budget.bits if r.budget else None
+    return dict(by=r.made.get('by', 'by hand'), bits=bits, payload=r.bits, bpw=r.bpw,
+                bytes=r.nbytes, recipe_file=named)
+
+def _write_evaluation(out, model, recipe, against, e, toks, tok, rows, ran):
+    "Write the result of `mpq evaluate` as a file that `mpq report` reads."
     from mpq_nb.base.files import atomic
     file = Path(recipe) if recipe else Path(against or '')/'recipe.json'
-    r = Recipe.load(file) if file.is_file() else None
-    here, at = Path(out).resolve().parent, file.resolve()
-    about = {} if r is None else dict(by=r.made.get('by', 'by hand'), bits=r.budget.bits if r.budget else None, payload=r.bits, bpw=r.bpw, bytes=r.nbytes, recipe_file=at.relative_to(here).as_posix() if at.is_relative_to(here) else None)
     text = dict(text=toks.source, tokens=toks.fingerprint, sequences=len(toks), length=toks.ids.shape[1])
-    d = dict(mpq_evaluation=1, ran=ran, model=model, against=against, **about, **text, **e.summary(), tasks=rows, **divergence_of(e, toks, tok, Path(out).stem))
+    where = divergence_of(e, toks, tok, Path(out).stem)
+    d = dict(mpq_evaluation=1, ran=ran, model=model, against=against, **_about_recipe(file, out),
+             **text, **e.summary(), tasks=rows, **where)
     with atomic(out) as tmp: tmp.write_text(json.dumps(d, indent=1) + '\n', encoding='utf-8')
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #26064f81
 def _partial_evaluation(tasks, out, resume, *asked):
-    "Where an evaluation keeps what is finished; raises for what can be known to fail before the model is loaded."
+    "Where an evaluation keeps what is finished; raises `InputError` for what can be known to fail before the model is loaded."
     from mpq_nb import evaluation as E, models
     if tasks: E.check_tasks(tasks)
     if out: models.check_out(out)
@@ -89,21 +112,35 @@ def _partial_evaluation(tasks, out, resume, *asked):
     return left
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #e5fc13b9
-def _judged(m, tok, toks, ref, candidate, vocab, tasks, data, limit, other, state):
-    "The candidate's divergence, and the tasks of the model and, where it is an `other` one, of the candidate."
+def _judge(m, tok, toks, ref, candidate, vocab, ask, other, state):
+    "The candidate's divergence, and what `ask` finds of the model and, where it is an `other` one, of the candidate."
     from mpq_nb import evaluation as E
-    results = {'unquantized': E.lm_eval_tasks(m, tok, tasks, data, limit, state=state)} if tasks else {}
+    results = dict(unquantized=ask(m)) if ask else {}
     with candidate as c:
         e = E.evaluate(c, toks, ref, vocab=vocab, state=state)
-        if getattr(c, '_mpq_recipe', None) is not None: e = E.with_noise(e, c, ref)      # a simulation
-        if tasks and other: results['quantized'] = E.lm_eval_tasks(c, tok, tasks, data, limit, state=state)
+        simulated = getattr(c, '_mpq_recipe', None) is not None
+        if simulated: e = E.with_noise(e, c, ref)
+        if ask and other: results['quantized'] = ask(c)
     return e, results
 
+def _tasks_of(tok, tasks, data, limit, state):
+    "A function that asks a model the tasks; None where there are none."
+    from mpq_nb import evaluation as E
+    if not tasks: return None
+    return lambda m: E.lm_eval_tasks(m, tok, tasks, data, limit, state=state)
+
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #b5a50156
-def _told_evaluation(e, results, model, recipe, out):
-    "What `mpq evaluate` says: the divergence, where it sits, the tasks, and what to type next."
-    said = [repr(e), 'where it sits, by the confidence of the unquantized model:', e.where().round(4), *(_told_tasks(results) if results else [])]
-    return said + ([f"wrote {out}; {next_command('report', Path(out).parent)}"] if out else [next_command('quantize', model, recipe, '-o', 'quantized')] if recipe else [])
+def _next_lines(model, recipe, out):
+    "What to type next, as a list of at most one line."
+    if out: return [f"wrote {out}; {next_command('report', Path(out).parent)}"]
+    if recipe: return [next_command('quantize', model, recipe, '-o', 'quantized')]
+    return []
+
+def _evaluation_text(e, results, model, recipe, out):
+    "What `mpq evaluate` prints: the divergence, where it sits, the tasks, and what to type next."
+    where = ['where it sits, by the confidence of the unquantized model:', e.where().round(4)]
+    tasks = _task_tables(results) if results else []
+    return [repr(e), *where, *tasks, *_next_lines(model, recipe, out)]
 
 # %% ../../../nbs/apps/cli/05_evaluate.ipynb #5f3f6012
 @command('mpq evaluate Qwen/Qwen3-0.6B --recipe recipe.json',
@@ -111,6 +148,7 @@ def _told_evaluation(e, results, model, recipe, out):
 def evaluate(model: str,           # The unquantized model: name on the hub, folder, .gguf file, or demo
              recipe: str = None,   # Judge the simulated model of this recipe …
              against: str = None,  # … or the checkpoint in this folder
+             formats: list = None, # TOML file that describes formats of your own; may be given several times
              text: str = None,     # Text to predict: a file or a hub data set; by default Python's manual
              samples: int = 32,    # Sequences of it
              length: int = 256,    # Tokens in each
@@ -128,15 +166,23 @@ def evaluate(model: str,           # The unquantized model: name on the hub, fol
     ran = origin_of('evaluate', locals())
     from mpq_nb import evaluation as E, models
     _check_candidate(recipe, against, engine)
-    left = _partial_evaluation(tasks, out, resume, model, recipe, against, text, samples, length, tasks, data, limit, dtype, engine)
-    say(f"judging {recipe or against or model} against {model} on {samples} sequences of {length} tokens{f', then on {tasks}' if tasks else ''}{forecast(model, samples, length, dtype, stream=stream, work=('evaluate',))}")
+    asked = (model, recipe, against, text, samples, length, tasks, data, limit, dtype, engine)
+    left = _partial_evaluation(tasks, out, resume, *asked)
+    cost = forecast(model, samples, length, dtype, stream=stream, work=('evaluate',))
+    then = f', then on {tasks}' if tasks else ''
+    say(f'judging {recipe or against or model} against {model} '
+        f'on {samples} sequences of {length} tokens{then}{cost}')
     m, tok = models.load(model, dtype, stream=stream)
     toks = E.text_tokens(text, tok, m, samples, length)
     candidate, vocab = _candidate(m, tok, toks, recipe, against, dtype, engine)
     if recipe: _check_unseen(recipe, toks)
     say(f'on {toks!r}: first the unquantized model, then the other')
     ref = E.reference(m, toks)
-    with partial_state(left) as state: e, results = _judged(m, tok, toks, ref, candidate, vocab, tasks, data, limit, recipe or against, state)
-    rows = [dict(model=n) | r for n, t in results.items() for r in t.frame().to_dict('records')]
+    with partial_state(left) as state:
+        ask = _tasks_of(tok, tasks, data, limit, state)
+        e, results = _judge(m, tok, toks, ref, candidate, vocab, ask, recipe or against, state)
+    rows = [dict(model=name) | row for name, found in results.items()
+            for row in found.frame().to_dict('records')]
     if out: _write_evaluation(out, model, recipe, against, e, toks, tok, rows, ran)
-    return dict(text=_told_evaluation(e, results, model, recipe, out), tasks=rows, tokens=toks.fingerprint, **e.summary())
+    return dict(text=_evaluation_text(e, results, model, recipe, out), tasks=rows,
+                tokens=toks.fingerprint, **e.summary())

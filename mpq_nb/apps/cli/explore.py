@@ -15,6 +15,7 @@ from .commands import command
 def explore(scores: str,        # File written by mpq score
             port: int = 8866,   # Of the page; another one is taken if it is in use
             no_browser: bool = False, # Only print the link
+           formats: list = None, # TOML file that describes formats of your own; may be given several times
            ):
     "Turn the budget, switch formats and pin layers on a page in the browser; save the recipe there."
     from mpq_nb.core.scores import Scores
@@ -24,4 +25,4 @@ def explore(scores: str,        # File written by mpq score
     except ModuleNotFoundError as e:
         from mpq_nb.base.files import InputError
         raise InputError(f"the explorer needs {e.name}: pip install 'mpq_nb[explorer]'.") from None
-    return dict(text='the page is closed', url=serve(scores, port, not no_browser, say))
+    return dict(text='the page is closed', url=serve(scores, port, not no_browser, say, formats or ()))

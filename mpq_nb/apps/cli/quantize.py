@@ -18,97 +18,150 @@ from .commands import command
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #18959cf1
 def _check_recipe(recipe, budget, format):
-    "What can be said of a recipe or a budget before the model is loaded."
+    "Raise `InputError` for a recipe or a budget that cannot be, before the model is loaded."
     from mpq_nb import allocation as A, quantization as Q
     from mpq_nb.base.files import InputError
-    if bool(recipe) == bool(budget): raise InputError('give either a recipe (a file written by mpq allocate) or a budget (--bits, --bpw, --gib or --fit).')
+    if bool(recipe) == bool(budget):
+        raise InputError('give either a recipe (a file written by mpq allocate) '
+                         'or a budget (--bits, --bpw, --gib or --fit).')
     if budget: A.Budget(**budget)
     elif format != 'fake': Q.check_packable(A.Recipe.load(recipe), format)
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #762dad65
-def _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, state, dtype):
-    "Read the recipe, or score, solve and refine for it."
+def _formats_to_choose(schemes, format):
+    "The formats to choose among: those that were given, else what suits the checkpoint."
+    from mpq_nb import quantization as Q
+    return schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes)
+
+def _check_feasible(m, ls, names, conditions):
+    "Raise `InputError` where no choice among the formats keeps to the budget."
     import torch
+    from mpq_nb import allocation as A, models, sensitivity
+    sizes = dict(rest_bytes=models.rest_bytes(m), cache=sensitivity.model_cache(m))
+    one_each = tuple((l.name,) for l in ls)
+    zeros = torch.zeros(len(ls), len(names))
+    A.allocate(sensitivity.Scores(zeros, tuple(ls), one_each, names, meta=sizes), **conditions)
+
+def _make_recipe(m, tok, model, budget, schemes, format, fast, engine, state, dtype):
+    "Score, solve and refine for a recipe; raises `InputError` for a budget that cannot be met."
     from mpq_nb import allocation as A, calibration as C, models, quantization as Q, sensitivity
-    from mpq_nb.core.refinement import refine
+    from mpq_nb.base.formats import check_groups
     from mpq_nb.base.quantizers import ACTIVATIONS, ENGINE
-    if recipe: return A.Recipe.load(recipe)
-    names, ls = sensitivity.check_schemes(schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes)), models.layers(m)
+    from mpq_nb.core.refinement import refine
+    names = sensitivity.check_schemes(_formats_to_choose(schemes, format))
+    ls, conditions = models.layers(m), budget | (dict(engine=engine) if engine else {})
     if format != 'fake': Q.check_offered(names, ls, format)
-    rules = dict(engine=engine) if engine else {}
-    blank = sensitivity.Scores(torch.zeros(len(ls), len(names)), tuple(ls), tuple((l.name,) for l in ls), names, meta=dict(rest_bytes=models.rest_bytes(m), cache=sensitivity.model_cache(m)))
-    A.allocate(blank, **budget, **rules)      # is it feasible?
-    s = sensitivity.score(m, C.tokens('self', tok, m), names, engine=engine if engine in ACTIVATIONS else ENGINE, state=state)
-    s.meta.update(model_name=model, ran=origin_of('score', dict(model=model, schemes=','.join(names), dtype=dtype)))
-    r = A.allocate(s, **budget, **rules)
+    check_groups(names, ls)
+    _check_feasible(m, ls, names, conditions)
+    rounds = engine if engine in ACTIVATIONS else ENGINE
+    s = sensitivity.score(m, C.tokens('self', tok, m), names, engine=rounds, state=state)
+    ran = origin_of('score', dict(model=model, schemes=','.join(names), dtype=dtype))
+    s.meta.update(model_name=model, ran=ran)
+    r = A.allocate(s, **conditions)
     if not fast: r = refine(m, None, s, r, state=state)
     if state.unfinished: raise state.unfinished     # nothing is to be written then
     return r
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #ad631a9c
 def _engine(engine, recipe, format):
-    "For whom a recipe is made: what was asked for, else the format's first engine."
+    "The engine that a recipe is made for: the one that was asked for, else the format's first; None for any."
     from mpq_nb import allocation as A, quantization as Q
     from mpq_nb.base.files import InputError
-    if recipe and engine: raise InputError('--engine is for recipes that are made on the way; whether a finished one can be served, servable(recipe, engine) says in Python.')
-    if engine == 'any' or format == 'fake' and not engine: return None
-    if engine: A.engine_and_platform(engine)
-    return engine or Q.FORMATS[format].engines[0]
+    if recipe and engine:
+        raise InputError('--engine is for recipes that are made on the way; whether a finished one '
+                         'can be served, servable(recipe, engine) says in Python.')
+    if engine == 'any': return None
+    if engine:
+        A.engine_and_platform(engine)
+        return engine
+    return None if format == 'fake' else Q.FORMATS[format].engines[0]
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #1f5be7ee
 def _room(r, m, format):
-    "What writing a checkpoint takes of disk and memory."
+    "What writing a checkpoint takes of disk and memory, in words."
     from mpq_nb import quantization as Q
     if format == 'fake': return f'about {size_text(m.num_parameters() * m.dtype.itemsize)} of disk'
-    return f'about {size_text(Q.disk_bytes(r, m, format))} of disk, and of memory {size_text(Q.memory_bytes(r, m, format, consume=True))} beside the model; {size_text(Q.free_memory(m.device))} of memory are free'
+    disk = size_text(Q.disk_bytes(r, m, format))
+    memory = size_text(Q.memory_bytes(r, m, format, consume=True))
+    free = size_text(Q.free_memory(m.device))
+    return f'about {disk} of disk, and of memory {memory} beside the model; {free} of memory are free'
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #c4fb5a54
 def _write(m, tok, r, out, format, overwrite, tune):
     "Write the checkpoint, which uses up the model; the tokens to verify it on."
     from mpq_nb import calibration as C, quantization as Q
-    if format == 'fake': Q.save_fake(m, tok, r, out, overwrite); return {}
-    calibration, proof = C.tokens('self', tok, m) if tune or 'NVFP4' in r.schemes.values() else None, C.tokens('self', tok, m, n=8, length=64, seed=1)
+    if format == 'fake':
+        Q.save_fake(m, tok, r, out, overwrite)
+        return {}
+    calibrated = tune or 'NVFP4' in r.schemes.values()
+    calibration = C.tokens('self', tok, m) if calibrated else None
+    proof = C.tokens('self', tok, m, n=8, length=64, seed=1)
     Q.export(m, tok, r, out, format, overwrite, calibration, tune, consume=True)
     return dict(ids=proof.ids)
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #ef37585a
-def _far_off(v):
-    "What a verification found wrong with positions, as the end of a sentence."
-    if wrong := v.get('wrong_buffers'): return f': not computed from the configuration as in the model {wrong[0]}'
-    return f": {v['kl_far']:.1e} nats at positions far apart" if (v.get('kl_far') or 0) > 1e-3 else ''
+def _wrong_parts(v):
+    "What a verification found wrong, each as the end of a sentence."
+    words = dict(wrong_layers='not as the recipe says', wrong_weights='not the weight that belongs there')
+    parts = [f': {says} {v[k][0]}' for k, says in words.items() if v[k]]
+    if v.get('wrong_buffers'):
+        parts.append(f": not computed from the configuration as in the model {v['wrong_buffers'][0]}")
+    elif (v.get('kl_far') or 0) > 1e-3:
+        parts.append(f": {v['kl_far']:.1e} nats at positions far apart")
+    return parts
 
-def proof_lines(v):
-    "What `verify` found, in a sentence."
+def proof_lines(v: dict, # From `verify`
+               ) -> str:
+    "Put what reading a checkpoint back showed into a sentence."
     n = v['layers_as_recipe'] + len(v['wrong_layers'])
-    found = (f"reloaded by a fresh process, it is {v['kl']:.1e} nats from the simulated model with {v['top1']:.1%} top-1 agreement; {v['layers_as_recipe']} of {n} layers are stored as the recipe says; "
+    found = (f"reloaded by a fresh process, it is {v['kl']:.1e} nats from the simulated model "
+             f"with {v['top1']:.1%} top-1 agreement; "
+             f"{v['layers_as_recipe']} of {n} layers are stored as the recipe says; "
              f"{v['kl_original']:.3f} ± {v['kl_original_se']:.3f} nats from the original")
-    return found if v['ok'] else f"VERIFICATION FAILED: {found}; {v['bytes']} bytes of tensors, expected {v['bytes_expected']}{': not as the recipe says ' + v['wrong_layers'][0] if v['wrong_layers'] else ''}{': not the weight that belongs there ' + v['wrong_weights'][0] if v['wrong_weights'] else ''}{_far_off(v)}"
+    if v['ok']: return found
+    size = f"{v['bytes']} bytes of tensors, expected {v['bytes_expected']}"
+    return f"VERIFICATION FAILED: {found}; {size}{''.join(_wrong_parts(v))}"
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #8702cbb3
 def _same_args(old, new):
-    "Were two commands given the same? What an older version could not be given is not given now."
+    "Were two commands given the same? An option that an older version did not have counts as not given."
     if not isinstance(old, dict): return False
     return {k: v for k, v in new.items() if k in old or v not in (None, False)} == old
+
+def _is_of(recipe, ran):
+    "Was this recipe of a checkpoint written by the same command, of the same recipe?"
+    from mpq_nb.core.recipes import Recipe
+    by, given = recipe.made.get('written'), ran['args'].get('recipe')
+    if not isinstance(by, dict) or not _same_args(by.get('args'), ran['args']): return False
+    return not given or Recipe.load(given).schemes == recipe.schemes
+
+def _proof(file):
+    "A verification that a run has left; None where it did not come to its end or failed."
+    try: v = json.loads(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError): return None
+    return v if isinstance(v, dict) and v.get('ok') else None
 
 def _finished(out, ran, format):
     "The recipe and the verification (None for a simulated model) of what the same command has written to its end; else None."
     from mpq_nb.core.recipes import Recipe
-    at, proof, packed = Path(out)/'recipe.json', Path(out)/'verification.json', format != 'fake'
-    if partial_path(out).exists() or not at.is_file() or packed and not proof.is_file(): return None
-    r, given = Recipe.load(at), ran['args'].get('recipe')
-    try: v = json.loads(proof.read_text(encoding='utf-8')) if packed else None
-    except (OSError, ValueError, RecursionError): return None
-    same = isinstance(by := r.made.get('written'), dict) and _same_args(by.get('args'), ran['args']) and (not given or Recipe.load(given).schemes == r.schemes)
-    if not same or packed and not (isinstance(v, dict) and v.get('ok')): return None
+    at, packed = Path(out)/'recipe.json', format != 'fake'
+    if partial_path(out).exists() or not at.is_file(): return None
+    proof = _proof(Path(out)/'verification.json') if packed else None
+    if packed and proof is None: return None
+    r = Recipe.load(at)
+    if not _is_of(r, ran): return None
     say(f"'{out}' was finished by this command already; --overwrite in place of --resume makes it again")
-    return r, v
+    return r, proof
 
 def _planned(recipe, budget, format, engine, out, overwrite, resume, model=None):
-    "Whether an interrupted run had begun to write, and the engine to serve; raises for what can be known to fail before the model is loaded."
-    from mpq_nb import quantization as Q, schemes as S
-    if format not in (*Q.FORMATS, 'fake'): raise S.unknown('format', format, (*Q.FORMATS, 'fake'))
+    "Whether an interrupted run had begun to write, and the engine to serve; raises `InputError` for what can be known to fail before the model is loaded."
+    from mpq_nb import quantization as Q
+    from mpq_nb.base.files import unknown
+    known = (*Q.FORMATS, 'fake')
+    if format not in known: raise unknown('format', format, known)
     written = resume and partial_path(out).exists() and (Path(out)/'recipe.json').is_file()
-    Q.new_folder(out, overwrite or written); check_left(out, resume, model)
+    Q.new_folder(out, overwrite or written)
+    check_left(out, resume, model)
     _check_recipe(recipe, budget, format)
     return written, _engine(engine, recipe, format)
 
@@ -116,7 +169,8 @@ def _planned(recipe, budget, format, engine, out, overwrite, resume, model=None)
 def _stored_in(model, dtype):
     "The dtype of what a checkpoint does not quantize: the model's own, and bfloat16 where that would be 32 bits wide."
     from mpq_nb.apps.cost import dtype_of
-    return 'bfloat16' if dtype == 'auto' and dtype_of(model).itemsize == 4 else dtype
+    wide = dtype == 'auto' and dtype_of(model).itemsize == 4
+    return 'bfloat16' if wide else dtype
 
 def _fit_for(format, model, dtype):
     "Load a model and its tokenizer; raises where the format cannot hold it."
@@ -133,24 +187,40 @@ def _write_once(m, tok, r, out, format, overwrite, tune, written, state):
     if written and 'written' in state.steps: return
     say(f'writing {r!r} as {format} to {out}: {_room(r, m, format)}')
     proof = _write(m, tok, r, out, format, overwrite or written, tune)
-    state.once('written', lambda: proof); state.write()
+    state.once('written', lambda: proof)
+    state.write()
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #b6cced5c
-def _verified(model, r, out, dtype, state):
+def _verify(model, r, out, dtype, state):
     "Compare what was written with the model and the recipe."
     from mpq_nb import models, quantization as Q
     from mpq_nb.base.text import Tokens
     say('reading it back in a process of its own')
     toks = Tokens(state.steps['written']['ids'], 'self, seed 1')
-    return Q.verify(out, models.load(model, dtype)[0], r, toks)      # the first one is used up
+    fresh = models.load(model, dtype)[0]      # the first one is used up
+    return Q.verify(out, fresh, r, toks)
 
-def _wrote(model, r, v, format, out):
+def _result(model, r, v, format, out):
     "What `mpq quantize` returns; `v` is what reading the checkpoint back showed, None for a simulated one."
     from mpq_nb import quantization as Q
-    if v is None: return dict(text=f"wrote {out}; {next_command('evaluate', model, '--against', out)}", out=out, **recipe_counts(r))
-    served = '\n'.join(f'{s!r}' for s in Q.serving_commands(r, format))
-    then = next_command('evaluate', model, '--against', out) if v['ok'] else 'do not use it'
-    return dict(text=f"wrote {out}, {size_text(v['bytes'])}; {proof_lines(v)}\n{served}\n{then}", out=out, verification=v, status=int(not v['ok']), **recipe_counts(r))
+    then = next_command('evaluate', model, '--against', out)
+    if v is None: return dict(text=f'wrote {out}; {then}', out=out, **recipe_counts(r))
+    wrote = f"wrote {out}, {size_text(v['bytes'])}; {proof_lines(v)}"
+    served = [repr(s) for s in Q.serving_commands(r, format)]
+    text = '\n'.join([wrote, '\n'.join(served), then if v['ok'] else 'do not use it'])
+    return dict(text=text, out=out, verification=v, status=int(not v['ok']), **recipe_counts(r))
+
+# %% ../../../nbs/apps/cli/04_quantize.ipynb #st3ps001
+def _steps(recipe, fast):
+    "What is going to be done, in words."
+    if recipe: return f'by {recipe}'
+    return f"in one go: score, solve{'' if fast else ', refine'}, write, read back"
+
+def _cost(model, recipe, schemes, format, fast, dtype):
+    "What it will take, as the end of a sentence."
+    work = () if recipe else ('sample', 'score') if fast else ('sample', 'score', 'refine')
+    names = _formats_to_choose(schemes, format)
+    return forecast(model, 32, 256, dtype, format != 'fake', work=work, schemes=names)
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #03807650
 @command('mpq quantize Qwen/Qwen3-0.6B recipe.json -o out',
@@ -167,6 +237,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              context: int = 4096,     # With --fit: tokens of a context
              contexts: int = 1,       # With --fit: contexts at a time
              schemes: str = None,     # Formats to choose among, with a budget; by default what suits the format: W4A16G64,W8A16G64, MXFP4,MXFP8 or GGUF:Q4_0,GGUF:Q8_0
+             formats: list = None, # TOML file that describes formats of your own; may be given several times
              engine: str = None,      # With a budget: only what nothing speaks against for this engine (vllm, or vllm:cpu); by default what the format is mostly for: vllm for llm_compressor and auto_awq, llama.cpp for gguf, else transformers; any: whatever the format holds
              fast: bool = False,      # With a budget: solve from the scores alone, without measuring and improving the recipe
              tune: bool = False,      # AutoRound's SignRound on this recipe: minutes to hours, and a better model
@@ -177,15 +248,20 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
              out: str = 'quantized',  # Folder to write
             ):
     "Write the quantized checkpoint of a recipe, and prove that it loads again."
-    ran, budget = origin_of('quantize', locals()), budget_args(bits, bpw, gib, fit, context, contexts)
-    from mpq_nb import models, quantization as Q
-    if resume and (done := _finished(out, ran, format)): return _wrote(model, *done, format, out)
-    written, engine, dtype = *_planned(recipe, budget, format, engine, out, overwrite, resume, model), _stored_in(model, dtype)
+    ran = origin_of('quantize', locals())
+    budget = budget_args(bits, bpw, gib, fit, context, contexts)
+    from mpq_nb import allocation as A, models
+    done = _finished(out, ran, format) if resume else None
+    if done: return _result(model, *done, format, out)
+    written, engine = _planned(recipe, budget, format, engine, out, overwrite, resume, model)
+    dtype = _stored_in(model, dtype)
     models.check_source(model)
-    say(f"quantizing {model} {'by ' + recipe if recipe else 'in one go: score, solve' + ('' if fast else ', refine') + ', write, read back'}{forecast(model, 32, 256, dtype, format != 'fake', work=() if recipe else ('sample', 'score') + (() if fast else ('refine',)), schemes=schemes or (('MXFP4', 'MXFP8') if format == 'fake' else Q.FORMATS[format].schemes))}")
+    say(f'quantizing {model} {_steps(recipe, fast)}{_cost(model, recipe, schemes, format, fast, dtype)}')
     m, tok = _fit_for(format, model, dtype)
     with partial_state(out, model) as state:
-        r = _make_recipe(m, tok, model, recipe, budget, schemes, format, fast, engine, state, dtype)
-        _write_once(m, tok, replace(r, made=r.made | dict(written=ran)), out, format, overwrite, tune, written, state)
-        v = None if format == 'fake' else _verified(model, r, out, dtype, state)
-    return _wrote(model, r, v, format, out)
+        if recipe: r = A.Recipe.load(recipe)
+        else: r = _make_recipe(m, tok, model, budget, schemes, format, fast, engine, state, dtype)
+        named = replace(r, made=r.made | dict(written=ran))
+        _write_once(m, tok, named, out, format, overwrite, tune, written, state)
+        v = None if format == 'fake' else _verify(model, r, out, dtype, state)
+    return _result(model, r, v, format, out)

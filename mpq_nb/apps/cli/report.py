@@ -15,6 +15,7 @@ from .commands import command
 def report(run: str,             # Folder of mpq demo, mpq study or mpq quantize, or one with scores, recipes and evaluations in it
            out: str = None,      # File to write (default: report.html in the folder)
            template: str = None, # A notebook of your own in place of the one that comes along
+           formats: list = None, # TOML file that describes formats of your own; may be given several times
           ):
     "Make one self-contained HTML page of a run: what was asked, what came out, how it was measured, how to serve it."
     import matplotlib

@@ -19,6 +19,7 @@ from .commands import command
 @command('mpq reproduce scores.safetensors',
          'mpq reproduce recipe.json')
 def reproduce(file: str, # Scores, a recipe or an evaluation, written by mpq
+              formats: list = None, # TOML file that describes formats of your own; may be given several times
              ):
     "Make a file again by the command that made it, and compare the two."
     from mpq_nb.core.recipes import Recipe

@@ -23,10 +23,12 @@ def _check_scoring(method, groups, calibration, stream, engine='autoround', roun
 def _scores(model, text, names, ray, dtype, stream, state, **how):
     "Scores of a model on a text (source, sequences, length, seed)."
     from mpq_nb import calibration as C, models, sensitivity
+    from mpq_nb.base.formats import check_groups
     if ray:
         from mpq_nb.apps.study.cluster import score_ray
         return score_ray(model, text, names, ray, dtype=dtype, stream=stream, state=state, **how)
     m, tok = models.load(model, dtype, stream=stream)
+    check_groups(names, models.layers(m, how['head']))
     toks = C.tokens(text[0], tok, m, *text[1:])
     say(f'scoring {len(models.layers(m))} layers on {toks!r}')
     return sensitivity.score(m, toks, names, state=state, **how)
@@ -36,6 +38,7 @@ def _scores(model, text, names, ray, dtype, stream, state, **how):
          'mpq score model.gguf --schemes W4A16,W8A16 --calibration text.jsonl')
 def score(model: str,                # Name on the hub, folder, .gguf file, or demo
           schemes: str = 'MXFP4,MXFP8', # Formats to choose among later, separated by commas, such as W2A16,W4A16G64,BF16; an unknown name lists all
+          formats: list = None, # TOML file that describes formats of your own; may be given several times
           calibration: str = 'self',  # self, a file (.txt, .jsonl, .parquet), or a hub data set id[:config[:split]]
           samples: int = 32,          # Calibration sequences
           length: int = 256,          # Tokens in each

@@ -20,6 +20,7 @@ def study(study: str,            # table1 to table4, or a .yaml file
           out: str = None,       # Folder of the run (default: runs/NAME)
           models: str = None,    # These models instead, separated by commas
           schemes: str = None,   # These formats instead
+          formats: list = None, # TOML file that describes formats of your own; may be given several times
           tasks: str = None,     # These lm-eval tasks instead; none: divergence only
           limit: str = None,     # Only the first so many questions of each task or subject; or TASK=N,…
           data: str = None,      # Folder that mirrors hub names, in place of the hub

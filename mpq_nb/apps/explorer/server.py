@@ -11,12 +11,14 @@ from pathlib import Path
 
 from .widget import front_file
 from ...base.files import InputError
+from ...base.formats import known_formats
 from ...core.scores import Scores
 
 # %% ../../../nbs/apps/explorer/03_server.ipynb #f7018fb0
 SOURCE = '''import os, pathlib
 os.chdir({folder!r})
-from mpq_nb import explorer
+from mpq_nb import explorer, schemes
+for file in {formats!r}: schemes.add_formats(file)
 try: display(explorer.Explorer({scores!r}))
 finally: pathlib.Path({ready!r}).touch()'''
 
@@ -26,11 +28,12 @@ def _notebook(source):
     kernel = dict(display_name='Python 3', language='python', name='python3')
     return json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5))
 
-def _write_page(folder, scores):
+def _write_page(folder, scores, formats=()):
     "Write notebook and template to a folder; returns the notebook, and the file that it makes when it is ready."
     folder = Path(folder)
     nb, ready = folder/'explorer.ipynb', folder/'ready'
-    source = SOURCE.format(folder=os.getcwd(), scores=str(scores), ready=str(ready))
+    source = SOURCE.format(folder=os.getcwd(), scores=str(scores), ready=str(ready),
+                           formats=[str(f) for f in formats])
     nb.write_text(_notebook(source))
     (folder/'index.html.j2').write_text(front_file('page.html.j2'))
     return nb, ready
@@ -80,10 +83,11 @@ def serve(
     port: int = 8866,     # 1 to 65535; another one is taken if it is in use
     browser: bool = True, # Open the page?
     say=print,            # Called with the link, when the page can be shown
+    formats=(),           # TOML files of formats of your own that the scores hold
 ) -> str:                 # The link, after the server was interrupted
     "Serve the explorer of a scores file to this machine, until interrupted; raises `InputError` before that if it cannot."
     if not 1 <= port < 2**16: raise InputError(f'port {port} is not a number of 1 to 65535.')
-    Scores.load(scores)
+    with known_formats(*formats): Scores.load(scores)
     _check_voila()
     token, links = secrets.token_hex(24), []
     def then(url):
@@ -91,5 +95,5 @@ def serve(
         say(url)
         if browser: webbrowser.open(url)
     with tempfile.TemporaryDirectory() as folder:
-        _app(*_write_page(folder, scores), port, token, then).start()
+        _app(*_write_page(folder, scores, formats), port, token, then).start()
     return links[0] if links else ''

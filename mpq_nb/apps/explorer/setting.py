@@ -17,6 +17,7 @@ from matplotlib.colors import LogNorm, to_hex
 from ...allocation import allocate
 from ..plots import short
 from ...base.files import InputError
+from ...base.formats import formats_files
 from ...base.schemes import bits as scheme_bits
 from ...core.recipes import Recipe
 from ...core.scores import Scores
@@ -58,7 +59,8 @@ def python(
     if _has_own_groups(self, scores): keywords['groups'] = self.groups
     if self.fixed: keywords['fixed'] = self.fixed
     asked = ', '.join(f'{k}={v!r}' for k, v in keywords.items())
-    return f'allocate({source}, {asked}).save({str(out)!r})'
+    known = ''.join(f'add_formats({file!r}); ' for file in formats_files(scores.schemes))
+    return f'{known}allocate({source}, {asked}).save({str(out)!r})'
 
 # %% ../../../nbs/apps/explorer/00_setting.ipynb #f43b28c8
 def _budget_words(budget):
@@ -82,6 +84,7 @@ def shell(
     if _has_own_groups(self, scores): words += ['--groups', self.groups]
     pins = ','.join(f'{name}={scheme}' for name, scheme in self.fixed.items())
     if pins: words += ['--fixed', pins]
+    for file in formats_files(scores.schemes): words += ['--formats', file]
     return shlex.join([*words, '-o', str(out)])
 
 # %% ../../../nbs/apps/explorer/00_setting.ipynb #930eb342

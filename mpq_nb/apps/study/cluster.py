@@ -16,6 +16,7 @@ from ..cost import dtype_of, memory, meta_model
 from .cells import attempt, Bench
 from .plan import cell_key, memory_needed, recipe_kind, upper_schemes
 from ...base.files import InputError, unknown
+from ...base.formats import add_formats, formats_files
 from ...base.layers import layers
 from ...base.loading import load
 from ...base.quantizers import ENGINE, ROUNDING
@@ -55,9 +56,10 @@ def _demand(ray, name, need):
 def run_on_ray(study, todo, out, data, address):
     "Rows of the cells, in the order in which they are finished; a worker that dies costs its cell, which is recorded as failed."
     ray = _connect(address)
-    here = os.getcwd()
+    here, own = os.getcwd(), formats_files()
     def bench(name):
         os.chdir(here)     # paths in the study are relative to where the run was started
+        add_formats(*own)
         return Bench(study, name, out, data)
     @ray.remote
     def prepare(name):
@@ -86,9 +88,10 @@ def run_on_ray(study, todo, out, data, address):
 # %% ../../../nbs/apps/study/02_cluster.ipynb #d9bcaef1
 def _tasks(ray, model, schemes, dtype, stream, options, how):
     "Two Ray tasks: the text of a model, and the scores of some of it."
-    here = os.getcwd()
+    here, own = os.getcwd(), formats_files()
     def loaded():
         os.chdir(here)
+        add_formats(*own)
         return load(model, dtype, stream=stream)
     def draw(source, *asked):
         m, tok = loaded()

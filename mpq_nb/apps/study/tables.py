@@ -17,69 +17,108 @@ from ...judge.statistics import clustered
 from ...judge.tasks import TaskResults
 
 # %% ../../../nbs/apps/study/04_tables.ipynb #833feb1b
-def published(row): # A finished row
-    "The published average for this model, recipe (AutoScheme's for `ours`, as it is called there, and for `auto_scheme`), budget and these formats; None if there is none."
-    formats = (['W2A16', 'W4A16'], 'auto_round') if row['bits'] == 3 else (['MXFP4', 'MXFP8'], 'fake')
-    fits = row['recipe'] == 'bf16' or (row.get('schemes'), row.get('format')) == formats
-    return PUBLISHED.get((row['model'], row['recipe'].replace('auto_scheme', 'ours'), row['bits'])) if fits else None
+def _published_formats(row):
+    "The formats of the published table that has the row's budget, and how they were stored."
+    if row['bits'] == 3: return ['W2A16', 'W4A16'], 'auto_round'
+    return ['MXFP4', 'MXFP8'], 'fake'
+
+def published(row: dict, # A finished row
+             ): # 0 to 1; None if there is none
+    "Return the published average for a row's model, recipe, budget and formats."
+    same = (row.get('schemes'), row.get('format')) == _published_formats(row)
+    if row['recipe'] != 'bf16' and not same: return None
+    name = row['recipe'].replace('auto_scheme', 'ours')
+    return PUBLISHED.get((row['model'], name, row['bits']))
 
 # %% ../../../nbs/apps/study/04_tables.ipynb #c65ffc8e
 def _accuracy(r, base):
     "The average of a finished row as text, with what it keeps of the unquantized model's."
-    t = TaskResults.fromdict(r['tasks'])
-    a, se = t.accuracy()
-    if base is None or base is r or 'tasks' not in base: return f'{a:.4f} ± {se:.4f}'
-    b = TaskResults.fromdict(base['tasks'])
-    return f'{a:.4f} ± {se:.4f}' + (f' ({a/b.accuracy()[0]:.1%})' if b.accuracy()[0] else '') + (' ≈' if paired_tasks(t, b).p['average'] > .05 else '')
+    found = TaskResults.fromdict(r['tasks'])
+    average, se = found.accuracy()
+    text = f'{average:.4f} ± {se:.4f}'
+    if base is None or base is r or 'tasks' not in base: return text
+    whole = TaskResults.fromdict(base['tasks'])
+    before = whole.accuracy()[0]
+    if before: text += f' ({average/before:.1%})'
+    same = paired_tasks(found, whole).p['average'] > .05
+    return f'{text} ≈' if same else text
 
 def _row(r, base):
     "A line of the table, as text, from a finished row and that of the unquantized model."
-    out = dict(model=r['model'], recipe=r['recipe'], budget='' if r['bits'] is None else f"{r['bits']:g}", bits='', KL='', average='', published='')
-    if 'error' in r: return out | dict(average=f"failed: {r['error'][:80]}")
-    out |= dict(bits=f"{r.get('payload', 16):.2f}", KL=f"{r['kl']:.4f} ± {r['kl_se']:.4f}", published=f'{v:.4f}' if (v := published(r)) else '')
-    try: return out | dict(average=_accuracy(r, base) if 'tasks' in r else '')
-    except InputError as e: return out | dict(average=str(e)[:80])     # one row must not cost the table
+    budget = '' if r['bits'] is None else f"{r['bits']:g}"
+    line = dict(model=r['model'], recipe=r['recipe'], budget=budget, bits='', KL='', average='', published='')
+    if 'error' in r: return line | dict(average=f"failed: {r['error'][:80]}")
+    figure = published(r)
+    line |= dict(bits=f"{r.get('payload', 16):.2f}", KL=f"{r['kl']:.4f} ± {r['kl_se']:.4f}",
+                 published=f'{figure:.4f}' if figure else '')
+    if 'tasks' not in r: return line
+    try: return line | dict(average=_accuracy(r, base))
+    except InputError as e: return line | dict(average=str(e)[:80])     # one row must not cost the table
 
 # %% ../../../nbs/apps/study/04_tables.ipynb #1b35f2a5
-def table(rows) -> pd.DataFrame: # Rows of `run`
-    "Average accuracy ± standard error (share of the unquantized model's; ≈: not distinguishable from it), KL, and the published average."
+def table(rows: list, # Of `run`
+         ) -> pd.DataFrame:
+    "Tabulate average accuracy ± standard error (share of the unquantized model's; ≈: not distinguishable from it), KL, and the published average."
     base = {r['model']: r for r in rows if r['recipe'] == 'bf16' and 'error' not in r}
     return pd.DataFrame([_row(r, base.get(r['model'])) for r in rows])
 
 # %% ../../../nbs/apps/study/04_tables.ipynb #51de2580
-def differences(rows, of: str = 'ours') -> pd.DataFrame: # Rows of `run` -> a row per other recipe
-    "What `of` has less of KL and more of accuracy than each other recipe of its model and budget, with paired standard errors."
-    ok, out = [r for r in rows if 'error' not in r], []
-    for a in ok:
-        for b in ok:
-            if a['recipe'] != of or b['recipe'] == of or recipe_kind(b['recipe']) == 'bf16' or a['model'] != b['model'] or b['bits'] not in (None, a['bits']) or a['text'] != b['text']: continue
-            d = paired_rows(a['kl_rows'], b['kl_rows'])
-            row = dict(model=a['model'], budget=a['bits'], against=b['recipe'], KL=d.diff, KL_se=d.se)
-            if 'tasks' in a and 'tasks' in b:
-                p = paired_tasks(TaskResults.fromdict(a['tasks']), TaskResults.fromdict(b['tasks'])).loc['average']
-                row |= dict(accuracy=p.difference, accuracy_se=p.se, p=p.p, needed=p.needed)
-            out.append(row)
-    return pd.DataFrame(out)
+def _comparable(a, b, of):
+    "Is b another recipe of the same model, text and budget, or one that needs no budget?"
+    if b['recipe'] == of or recipe_kind(b['recipe']) == 'bf16': return False
+    same = a['model'] == b['model'] and a['text'] == b['text']
+    return same and b['bits'] in (None, a['bits'])
+
+def _difference(a, b):
+    "What a has less of KL and more of accuracy than b."
+    d = paired_rows(a['kl_rows'], b['kl_rows'])
+    row = dict(model=a['model'], budget=a['bits'], against=b['recipe'], KL=d.diff, KL_se=d.se)
+    if 'tasks' not in a or 'tasks' not in b: return row
+    both = [TaskResults.fromdict(r['tasks']) for r in (a, b)]
+    p = paired_tasks(*both).loc['average']
+    return row | dict(accuracy=p.difference, accuracy_se=p.se, p=p.p, needed=p.needed)
+
+def differences(rows: list,       # Of `run`
+                of: str = 'ours', # The recipe that the others are compared with
+               ) -> pd.DataFrame: # A row for each other recipe
+    "Tabulate what `of` has less of KL and more of accuracy than each other recipe of its model and budget, with paired standard errors."
+    finished = [r for r in rows if 'error' not in r]
+    ours = [r for r in finished if r['recipe'] == of]
+    pairs = [(a, b) for a in ours for b in finished if _comparable(a, b, of)]
+    return pd.DataFrame([_difference(a, b) for a, b in pairs])
 
 # %% ../../../nbs/apps/study/04_tables.ipynb #11382d9f
 def _share(x, lo, hi):
     "(share of hi − lo that x wins back, standard error) in accuracy; not a number where hi − lo is within two standard errors of nothing."
     loss = paired_tasks(hi, lo).loc['average']
     if not loss.difference > 2*loss.se: return float('nan'), float('nan')
-    s, parts = (x.accuracy()[0] - lo.accuracy()[0]) / loss.difference, []
+    share = (x.accuracy()[0] - lo.accuracy()[0]) / loss.difference
+    errors = []
     for t in x.tasks:
-        (a, c), (l, _), (h, _) = x.answers(t), lo.answers(t), hi.answers(t)
-        parts.append(clustered(a - l - s*(h - l), c)[1])
-    return s, float(np.square(parts).sum()**.5 / len(parts) / loss.difference)
+        (a, clusters), (low, _), (high, _) = x.answers(t), lo.answers(t), hi.answers(t)
+        errors.append(clustered(a - low - share*(high - low), clusters)[1])
+    se = np.square(errors).sum()**.5 / len(errors) / loss.difference
+    return share, float(se)
 
 # %% ../../../nbs/apps/study/04_tables.ipynb #2a8975a6
-def won_back(rows, low='uniform:MXFP4', of='ours') -> pd.DataFrame: # A row per model and budget
-    "The share of the accuracy that the low format everywhere loses which `of` wins back, its published counterpart, and the share of the KL."
-    at, out = {(r['model'], r['recipe'].lower(), r['bits']): r for r in rows if 'error' not in r and 'tasks' in r}, []
-    for (m, recipe, b), r in at.items():
-        lo, hi = at.get((m, low.lower(), None)), at.get((m, 'bf16', None))
+def _published_share(r, lo, hi):
+    "The share that the published figures have; not a number where one is missing."
+    x, low, high = (published(row) for row in (r, lo, hi))
+    if None in (x, low, high): return float('nan')
+    return (x - low) / (high - low)
+
+def won_back(rows: list,                  # Of `run`
+             low: str = 'uniform:MXFP4',  # The small format everywhere
+             of: str = 'ours',            # The recipe that wins back
+            ) -> pd.DataFrame:            # A row for each model and budget
+    "Tabulate the share of the accuracy that the low format everywhere loses which `of` wins back, its published counterpart, and the share of the KL."
+    judged = [r for r in rows if 'error' not in r and 'tasks' in r]
+    at = {(r['model'], r['recipe'].lower(), r['bits']): r for r in judged}
+    lines = []
+    for (model, recipe, bits), r in at.items():
+        lo, hi = at.get((model, low.lower(), None)), at.get((model, 'bf16', None))
         if recipe != of or lo is None or hi is None: continue
-        s, se = _share(*(TaskResults.fromdict(x['tasks']) for x in (r, lo, hi)))
-        pub = [published(x) for x in (r, lo, hi)]
-        out.append(dict(model=m, bits=b, accuracy=s, se=se, KL=1 - r['kl']/lo['kl'], published=(pub[0] - pub[1])/(pub[2] - pub[1]) if None not in pub else float('nan')))
-    return pd.DataFrame(out)
+        share, se = _share(*(TaskResults.fromdict(x['tasks']) for x in (r, lo, hi)))
+        lines.append(dict(model=model, bits=bits, accuracy=share, se=se, KL=1 - r['kl']/lo['kl'],
+                          published=_published_share(r, lo, hi)))
+    return pd.DataFrame(lines)

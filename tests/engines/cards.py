@@ -32,7 +32,7 @@ def test_the_card_is_all_that_one_needs(format, demo, tmp_path):
     out = export(model, tok, r, tmp_path/format, format)
     (tmp_path/'ids').write_text(json.dumps(ids.tolist()))
     got = run(sys.executable, ENGINES/'ask_transformers.py', out, tmp_path/'ids', tmp_path/'logits', cwd=tmp_path, PYTHONPATH='')
-    assert 'RAN' in got.stdout, (format, got.stderr[-2000:])
+    assert got.returncode == 0 and 'LOADED' in got.stdout, (format, got.stderr[-2000:])
     with quantized(model, r), torch.no_grad(): ours = model(ids[None]).logits.float()
     kl = _apart(ours, load_file(tmp_path/'logits')['logits'][None])[0].item()
     assert kl < (.01 if promised.exact else 1), (format, kl)
