@@ -357,28 +357,6 @@ def _range(self: Explorer):
         slider.value = _clamp(self._c['amount'].value, low, high)
         slider.min, slider.max = low, high
 
-# %% ../../../nbs/apps/explorer/02_explorer.ipynb #3e1de780
-@patch
-def amount_in(
-    self: Explorer,
-    unit: str, # Of a budget
-) -> float:
-    "Measure the recipe in a unit; where these scores have no such unit, keep the number that is there."
-    if self.recipe is None: return self._c['amount'].value
-    if unit == 'bits': return self.recipe.bits
-    stored = round(self.recipe.bpw * self.recipe.weights)
-    try: return in_unit(self.scores, stored, Budget(**self._budget_in(unit, 1.)))
-    except InputError: return self._c['amount'].value
-
-@patch
-def _follow_unit(self: Explorer, unit):
-    "Show the recipe's size in the new unit, and follow."
-    if self._quiet: return
-    size = self.amount_in(unit)
-    with self.silently(): self._c['amount'].value = math.ceil(size * 1e4 - 1e-6) / 1e4
-    self._range()
-    self.follow('unit')
-
 # %% ../../../nbs/apps/explorer/02_explorer.ipynb #de24b830
 @patch
 def _is_new_step(self: Explorer, control):
@@ -411,71 +389,6 @@ def _show(self: Explorer):
     for name in ('context', 'contexts'):
         c[name].layout.display = '' if c['unit'].value == 'fit' else 'none'
     self._map.view = self._view() if self.recipe else dict(error=self.error)
-
-# %% ../../../nbs/apps/explorer/02_explorer.ipynb #eee22318
-@patch
-def pin(
-    self: Explorer,
-    layer: str,         # Name of a layer, or of the cell as the map shows it
-    scheme: str = None, # One of the scores' formats; `None` lets go
-) -> Explorer:
-    "Pin the cell of a layer in a format, or let it go; raises `InputError` where there is no such layer."
-    mine = [c for c in self._cells if layer == c['pattern'] or layer in c['layers']]
-    if not mine:
-        example = self._cells[0]['layers'][0]
-        raise InputError(f"there is no layer '{layer}'; layers are called such as {example}.")
-    pattern = mine[0]['pattern']
-    self.pins.pop(pattern, None)
-    if scheme is not None: self.pins[pattern] = scheme
-    return self.follow(f'pin {pattern}')
-
-@patch
-def release(self: Explorer) -> Explorer:
-    "Let all pins go."
-    self.pins.clear()
-    return self.follow('release')
-
-# %% ../../../nbs/apps/explorer/02_explorer.ipynb #d083eddb
-def is_index(
-    value, # Anything
-    of,    # A sequence
-) -> bool:
-    "Is a value the index of an item? No other type will do."
-    return type(value) is int and 0 <= value < len(of)
-
-@patch
-def _follow_click(self: Explorer, message):
-    "Pin or release as a message of the front end says; ignore nonsense."
-    if not isinstance(message, dict): return
-    cell, scheme = message.get('cell'), message.get('scheme')
-    if not is_index(cell, self._cells): return
-    if scheme is not None and not is_index(scheme, self.scores.schemes): return
-    self.pin(self._cells[cell]['pattern'], None if scheme is None else self.scores.schemes[scheme])
-
-# %% ../../../nbs/apps/explorer/02_explorer.ipynb #f6e3f664
-@patch
-def _follow_slider(self: Explorer, value):
-    "Follow the slider, unless it only reports the step that it stands on."
-    slider, amount = self._c['slider'], self._c['amount']
-    is_echo = abs(value - amount.value) < slider.step/2
-    if self._quiet or is_echo: return
-    with self.silently(): amount.value = round(value, 6)
-    self.follow('budget')
-
-@patch
-def _follow_amount(self: Explorer, value):
-    "Follow the number; the slider goes as far as it can."
-    if self._quiet: return
-    slider = self._c['slider']
-    with self.silently(): slider.value = _clamp(value, slider.min, slider.max)
-    self.follow('budget')
-
-# %% ../../../nbs/apps/explorer/02_explorer.ipynb #2879dae0
-@patch
-def _follow_context(self: Explorer):
-    "Fit the slider to the contexts, and follow."
-    self._range()
-    self.follow('context')
 
 # %% ../../../nbs/apps/explorer/02_explorer.ipynb #21255567
 @patch
@@ -631,6 +544,93 @@ def _view(self: Explorer):
     counts = count_rows(self.recipe, self.before or self.recipe, self.scores.schemes)
     return (self._map_view() | self._heat_view() | self._word_view()
             | dict(counts=counts, facts=self.facts(), frontier=self._frontier(), code=self.lines()))
+
+# %% ../../../nbs/apps/explorer/02_explorer.ipynb #f6e3f664
+@patch
+def _follow_slider(self: Explorer, value):
+    "Follow the slider, unless it only reports the step that it stands on."
+    slider, amount = self._c['slider'], self._c['amount']
+    is_echo = abs(value - amount.value) < slider.step/2
+    if self._quiet or is_echo: return
+    with self.silently(): amount.value = round(value, 6)
+    self.follow('budget')
+
+@patch
+def _follow_amount(self: Explorer, value):
+    "Follow the number; the slider goes as far as it can."
+    if self._quiet: return
+    slider = self._c['slider']
+    with self.silently(): slider.value = _clamp(value, slider.min, slider.max)
+    self.follow('budget')
+
+# %% ../../../nbs/apps/explorer/02_explorer.ipynb #3e1de780
+@patch
+def amount_in(
+    self: Explorer,
+    unit: str, # Of a budget
+) -> float:
+    "Measure the recipe in a unit; where these scores have no such unit, keep the number that is there."
+    if self.recipe is None: return self._c['amount'].value
+    if unit == 'bits': return self.recipe.bits
+    stored = round(self.recipe.bpw * self.recipe.weights)
+    try: return in_unit(self.scores, stored, Budget(**self._budget_in(unit, 1.)))
+    except InputError: return self._c['amount'].value
+
+@patch
+def _follow_unit(self: Explorer, unit):
+    "Show the recipe's size in the new unit, and follow."
+    if self._quiet: return
+    size = self.amount_in(unit)
+    with self.silently(): self._c['amount'].value = math.ceil(size * 1e4 - 1e-6) / 1e4
+    self._range()
+    self.follow('unit')
+
+# %% ../../../nbs/apps/explorer/02_explorer.ipynb #eee22318
+@patch
+def pin(
+    self: Explorer,
+    layer: str,         # Name of a layer, or of the cell as the map shows it
+    scheme: str = None, # One of the scores' formats; `None` lets go
+) -> Explorer:
+    "Pin the cell of a layer in a format, or let it go; raises `InputError` where there is no such layer."
+    mine = [c for c in self._cells if layer == c['pattern'] or layer in c['layers']]
+    if not mine:
+        example = self._cells[0]['layers'][0]
+        raise InputError(f"there is no layer '{layer}'; layers are called such as {example}.")
+    pattern = mine[0]['pattern']
+    self.pins.pop(pattern, None)
+    if scheme is not None: self.pins[pattern] = scheme
+    return self.follow(f'pin {pattern}')
+
+@patch
+def release(self: Explorer) -> Explorer:
+    "Let all pins go."
+    self.pins.clear()
+    return self.follow('release')
+
+# %% ../../../nbs/apps/explorer/02_explorer.ipynb #d083eddb
+def is_index(
+    value, # Anything
+    of,    # A sequence
+) -> bool:
+    "Is a value the index of an item? No other type will do."
+    return type(value) is int and 0 <= value < len(of)
+
+@patch
+def _follow_click(self: Explorer, message):
+    "Pin or release as a message of the front end says; ignore nonsense."
+    if not isinstance(message, dict): return
+    cell, scheme = message.get('cell'), message.get('scheme')
+    if not is_index(cell, self._cells): return
+    if scheme is not None and not is_index(scheme, self.scores.schemes): return
+    self.pin(self._cells[cell]['pattern'], None if scheme is None else self.scores.schemes[scheme])
+
+# %% ../../../nbs/apps/explorer/02_explorer.ipynb #2879dae0
+@patch
+def _follow_context(self: Explorer):
+    "Fit the slider to the contexts, and follow."
+    self._range()
+    self.follow('context')
 
 # %% ../../../nbs/apps/explorer/02_explorer.ipynb #704edac0
 @patch
