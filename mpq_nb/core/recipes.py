@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'UNITS', 'BESIDE', 'RESERVE', 'MEMORY', 'PATTERN_RULES', 'KINDS', 'RULES', 'PARTS', 'TYPES', 'gibibytes',
-           'Budget', 'PatternRule', 'Rules', 'RecipeName', 'is_ours', 'Origin', 'Recipe']
+           'Budget', 'PatternRule', 'Rules', 'RecipeName', 'is_ours', 'Origin', 'Recipe', 'layers_digest']
 
 # %% ../../nbs/core/03_recipes.ipynb #e2125c1a
 import json, math, numbers, re
@@ -19,6 +19,7 @@ from ..base.files import atomic, check_out, InputError, no_file, unknown
 from ..base.formats import check_known
 from ..base.layers import Layer
 from ..base.quantizers import ACTIVATIONS, ENGINE, ROUNDING, ROUNDINGS, Simulation
+from ..base.resume import digest
 from ..base.schemes import bits as scheme_bits, scheme, stored_bits
 from .scores import loss_name, markdown_table, Table
 
@@ -362,14 +363,20 @@ def _repr_markdown_(self: Recipe):
     return f"`{self!r}`\n\nShare of the weights of each kind of layer:\n\n" + table
 
 # %% ../../nbs/core/03_recipes.ipynb #335647ba
+def layers_digest(schemes: dict # {layer: scheme}
+                 ) -> str:      # 16 hexadecimal digits
+    "Return a fingerprint of which layer has which scheme."
+    return digest({}, list(schemes.items()))
+
 @patch
 def asdict(self: Recipe) -> dict:
     "Return what the recipe's file holds."
+    loss_of = {} if self.loss is None else dict(loss_of=layers_digest(self.schemes))
     return dict(
         mpq_recipe=1,
         made=dict(rounding=ROUNDING) | self.made.asdict(),
         budget=self.budget.asdict() if self.budget else {},
-        predicted_loss=self.loss,
+        predicted_loss=self.loss, **loss_of,
         counts=dict(bits=self.bits, bpw=self.bpw, bytes=self.nbytes),
         layers=self.schemes,
         shapes={k: list(v) for k, v in self.shapes.items()})
@@ -454,7 +461,11 @@ def load(cls: Recipe, path # File written by `save`, or edited by hand
     schemes = {l: s.upper() for l, s in d['layers'].items()}
     shapes = {l: tuple(d['shapes'][l]) for l in schemes}
     made = dict(rounding='nearest') | (d.get('made') or {})     # of files that don't say
-    return cls(schemes, shapes, d.get('budget'), d.get('predicted_loss'), made)
+    loss = d.get('predicted_loss')
+    if 'loss_of' in d and d['loss_of'] != layers_digest(schemes):     # edited since
+        loss = None
+        made = {k: v for k, v in made.items() if k not in ('gap', 'refined')}
+    return cls(schemes, shapes, d.get('budget'), loss, made)
 
 # %% ../../nbs/core/03_recipes.ipynb #c1fa9b8b
 @patch
