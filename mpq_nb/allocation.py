@@ -34,14 +34,14 @@ _all_ = [
 def allocate(scores: Scores,     # From `score`
              bits: float = None, # Budget in payload bits per quantizable weight
              bpw: float = None,  # … or in stored bits per quantizable weight
-             gib: float = None,  # … or in GiB of the whole checkpoint; a text such as `"500MiB"`, too
-             fit=None,           # … or in memory of a device: GiB, or a text such as `"24GB"`
+             gib: float = None,  # … or in GiB of the checkpoint, or as `"500MiB"`
+             fit=None,           # … or in memory of a device: GiB, or `"24GB"`
              context: int = 4096, # With `fit`: tokens of a context
              batch: int = 1,     # With `fit`: contexts at a time
              groups: str = None, # `"none"` or `"fused"`; by default as scored
              fixed: dict = None, # {pattern of layer names: scheme that they take}
-             at_least: dict = None, # {pattern of layer names: smallest scheme that they may take}
-             engine: str = None, # Only what no promise speaks against for this one of `ENGINES`, perhaps with a platform (`"vllm:cpu"`), of the best family of formats; `made` has the loss without it
+             at_least: dict = None, # {pattern of layer names: their smallest scheme}
+             engine: str = None, # Keep to one of `ENGINES`, such as `"vllm:cpu"`
             ) -> Recipe:         # Never above the budget
     "Find the recipe with the least predicted loss within the budget, proven optimal; raises `InputError` if none fits."
     budget = Budget(bits, bpw, gib, fit, context, batch)
@@ -50,14 +50,16 @@ def allocate(scores: Scores,     # From `score`
 
 # %% ../nbs/allocation.ipynb #c5bfaf87
 def frontier(scores: Scores,  # From `score`
-             n: int = 17,     # Rungs of the ladder, from the smallest recipe to the largest
+             n: int = 17,     # Rungs of the ladder, from smallest to largest recipe
              unit: str = 'bits', # `"bits"`, `"bpw"` or `"gib"`
             ) -> list[Recipe]: # In the order of their size
     "Find the optimal recipes for a ladder of `n` budgets; raises `InputError` for an unknown unit or less than one rung."
     if n < 1: raise InputError(f'a frontier of n={n} rungs: at least 1 is needed.')
-    if unit not in ('bits', 'bpw', 'gib'): raise unknown('unit of budgets', unit, ('bits', 'bpw', 'gib'))
+    units = 'bits', 'bpw', 'gib'
+    if unit not in units: raise unknown('unit of budgets', unit, units)
     sizes, _ = sizes_and_limit(scores, Budget(**{unit: 1e9}))
     low, high = int(sizes.min(1).sum()), int(sizes.max(1).sum())
     limits = [low + (high - low) * i // max(n - 1, 1) for i in range(n)]
-    def budget(limit): return Budget(**{unit: in_unit(scores, limit, Budget(**{unit: 1}))})
+    one = Budget(**{unit: 1})
+    def budget(limit): return Budget(**{unit: in_unit(scores, limit, one)})
     return [solve(scores, budget(limit), sizes, limit) for limit in limits]

@@ -23,8 +23,29 @@ _all_ = [
 # %% ../nbs/calibration.ipynb #1846007a
 def check_block(n, length, seed=0): # Sequences, tokens in each, seed of the draw
     "Raise unless there can be a block of so many sequences of that length."
-    if n < 1 or length < 2: raise InputError(f"n={n} sequences of length={length}: at least 1 sequence of 2 tokens is needed.")
-    if not 0 <= seed < 2**63: raise InputError(f'seed={seed} is not a whole number from 0 to 2^63.')
+    if n < 1 or length < 2:
+        raise InputError(f'n={n} sequences of length={length}: '
+                         'at least 1 sequence of 2 tokens is needed.')
+    if not 0 <= seed < 2**63:
+        raise InputError(f'seed={seed} is not a whole number from 0 to 2^63.')
+
+def _written(tokenizer, model, n, length, seed):
+    "Sample text from the model itself; raises `InputError` without a model in memory."
+    if model is None:
+        raise InputError("tokens('self') samples from the model, so it needs one: "
+                         "tokens('self', tokenizer, model).")
+    if streamed(model):
+        raise InputError('the model is streamed, and sampling from it would read all its weights '
+                         'for every token; give a text to calibrate on, a file or a hub data set.')
+    return sample_once(model, n, length, seed, bos_ids(tokenizer), tokenizer.all_special_ids)
+
+def _texts(source):
+    "Return the texts of a file or a hub data set; raises `InputError` if there is no such file."
+    path = Path(source).expanduser()
+    if path.is_dir(): raise InputError(f"'{source}' is a folder; give a file in it.")
+    if path.is_file(): return file_texts(path)
+    if path.suffix in READERS: raise InputError(f"there is no file '{source}'.")
+    return hub_texts(source)
 
 # %% ../nbs/calibration.ipynb #9de833a4
 def tokens(source: str = 'self', # `"self"`, a file (.txt, .jsonl, .parquet), or a hub data set `id[:config[:split]]`
@@ -34,18 +55,13 @@ def tokens(source: str = 'self', # `"self"`, a file (.txt, .jsonl, .parquet), or
            length: int = 256,    # Tokens in each, BOS included
            seed: int = 0,        # Of the draw
           ) -> Tokens:
-    "Blocks of tokens `[n, length]` from a source of text; raises `InputError` if it gives too few."
+    "Draw blocks of tokens `[n, length]` from a source of text; raises `InputError` if it gives too few."
     check_block(n, length, seed)
     if model is not None: check_length(length, model)
-    if tokenizer is None: raise InputError("tokens() needs the model's tokenizer: tokens(source, tokenizer, model).")
-    path = Path(source).expanduser()
+    if tokenizer is None:
+        raise InputError("tokens() needs the model's tokenizer: tokens(source, tokenizer, model).")
     if source == 'self':
-        if model is None: raise InputError("tokens('self') samples from the model, so it needs one: tokens('self', tokenizer, model).")
-        if streamed(model): raise InputError('the model is streamed, and sampling from it would read all its weights for every token; give a text to calibrate on, a file or a hub data set.')
-        ids = sample_once(model, int(n), int(length), int(seed), bos_ids(tokenizer), tokenizer.all_special_ids)
+        ids = _written(tokenizer, model, int(n), int(length), int(seed))
         return as_tokens(Tokens(ids, f'self, seed {seed}'), model)
-    if path.is_dir(): raise InputError(f"'{source}' is a folder; give a file in it.")
-    texts = file_texts(path) if path.is_file() else _no_file(source) if path.suffix in READERS else hub_texts(source)
-    return as_tokens(Tokens(cut_blocks(texts, tokenizer, n, length, seed, f"'{source}'"), f'{path.name}, seed {seed}'), model)
-
-def _no_file(source): raise InputError(f"there is no file '{source}'.")
+    ids = cut_blocks(_texts(source), tokenizer, n, length, seed, f"'{source}'")
+    return as_tokens(Tokens(ids, f'{Path(source).name}, seed {seed}'), model)

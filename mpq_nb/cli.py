@@ -35,47 +35,56 @@ _all_ = [
     'parser', 'quantize', 'report', 'reproduce', 'score', 'SHELLS', 'SHORT', 'study']
 
 # %% ../nbs/cli.ipynb #a6f658d2
-def _terminated(*_): raise KeyboardInterrupt('SIGTERM')     # what a scheduler says is as good as Ctrl-C
+def _terminated(*_): raise KeyboardInterrupt('SIGTERM')     # a scheduler's word is as good as Ctrl-C
 
 # %% ../nbs/cli.ipynb #2487ce3f
 @contextmanager
 def _terminable():
-    "For the length of the block, SIGTERM is an interruption."
+    "Make SIGTERM an interruption for the length of the block."
     try: before = signal.signal(signal.SIGTERM, _terminated)
-    except ValueError: yield; return          # not in the main thread
+    except ValueError:                        # not in the main thread
+        yield
+        return
     try: yield
     finally: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 # %% ../nbs/cli.ipynb #2d963a6a
 def _valid(x):
-    "`x` as JSON can hold it."
+    "Return `x` as JSON can hold it."
     if isinstance(x, dict): return {k: _valid(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)): return [_valid(v) for v in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
 # %% ../nbs/cli.ipynb #60baa800
 def _run(args):
-    "Run a command with its parsed arguments and show its result; the exit status."
+    "Run a command with its parsed arguments, show its result, and return the exit status."
     run, as_json, began = args.pop('call'), args.pop('json'), time.monotonic()
     try:
         with trusting_args(args), using_formats(args): res = run(**args)
-    except InputError as e: print(f"{red('mpq: error:')} {e}", file=sys.stderr); return 2
+    except InputError as e:
+        print(f"{red('mpq: error:')} {e}", file=sys.stderr)
+        return 2
     text, status = res.pop('text'), res.pop('status', 0)
-    print(json.dumps(_valid(res), allow_nan=False)) if as_json else show(text)
-    if (took := time.monotonic() - began) > 10: say(f'took {time_text(took)}')
+    if as_json: print(json.dumps(_valid(res), allow_nan=False))
+    else: show(text)
+    took = time.monotonic() - began
+    if took > 10: say(f'took {time_text(took)}')
     return status
 
 # %% ../nbs/cli.ipynb #6fe65716
 def main(argv: list = None, # Arguments; those of the process by default
         ) -> int: # Exit status: 0 on success, 2 for bad input, 130 if interrupted, 143 if terminated
-    "The `mpq` command."
+    "Run the `mpq` command."
     set_streams()
     with _terminable():
         try:
-            status = _run(vars(parser().parse_args((sys.argv[1:] if argv is None else argv) or ['--help'])))
+            given = sys.argv[1:] if argv is None else argv
+            status = _run(vars(parser().parse_args(given or ['--help'])))
             sys.stdout.flush()
             return status
-        except BrokenPipeError:      # who reads has left, as head does; nothing may be written at the exit either
+        except BrokenPipeError:      # the reader has left, as head does: write nothing at the exit either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        except KeyboardInterrupt as e: print('mpq: interrupted', file=sys.stderr); return interrupt_status(e)
+        except KeyboardInterrupt as e:
+            print('mpq: interrupted', file=sys.stderr)
+            return interrupt_status(e)

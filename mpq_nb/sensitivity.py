@@ -37,7 +37,7 @@ _all_ = [
 # %% ../nbs/sensitivity.ipynb #935a10c7
 def check_schemes(schemes # Names, or one string with commas
                  ) -> tuple: # Of names in upper case
-    "The schemes' names; raises `InputError` unless they exist and differ."
+    "List the schemes' names; raises `InputError` unless they exist and differ."
     if isinstance(schemes, str): schemes = schemes.split(',')
     names = tuple(s.strip().upper() for s in schemes)
     for n in names: scheme(n)
@@ -64,29 +64,32 @@ def warn_small(weights, # Of (layer, weight [outputs, inputs], names of schemes)
             if share: found.setdefault(s, []).append((layer, share))
     for s, rows in found.items():
         layer, share = max(rows, key=lambda row: row[1])
-        warnings.warn(f'{s} is coarser than its bits in {len(rows)} layers, most in {layer}: '
-                      f'{share:.0%} of its groups are so small that AutoRound raises their scale to {LEAST_SCALE:g}. '
-                      'Leave such layers in BF16 (fixed), or use MXFP8 or GGUF types.')
+        warnings.warn(
+            f'{s} is coarser than its bits in {len(rows)} layers, most in {layer}: {share:.0%} '
+            f'of its groups are so small that AutoRound raises their scale to {LEAST_SCALE:g}. '
+            'Leave such layers in BF16 (fixed), or use MXFP8 or GGUF types.')
 
 def _weights(model, ls, schemes):
-    "What `warn_small` looks at, layer by layer."
+    "Yield what `warn_small` looks at, layer by layer."
     for l in ls:
         m = model.get_submodule(l.name)
         with resident(m): yield l.name, m.weight, schemes
 
 # %% ../nbs/sensitivity.ipynb #7643a7b0
 def model_cache(model):
-    "The shape of the key-value cache; empty for a model without attention."
+    "Return the shape of the key-value cache; empty for a model without attention."
     heads = getattr(model.config.get_text_config(), 'num_attention_heads', None)
     return cache_shape(model.config) if heads else []
 
 def _about(p, toks, method):
-    "The `meta` of the scores that a pass makes."
-    return dict(method=method, model=fingerprint(p.model), model_name=p.model.config._name_or_path,
+    "Gather the `meta` of the scores that a pass makes."
+    dtype = str(p.model.dtype).removeprefix('torch.')
+    return dict(method=method,
+                model=fingerprint(p.model), model_name=p.model.config._name_or_path,
                 tokens=toks.fingerprint, source=toks.source, length=toks.ids.shape[1],
                 grouping='none', seed=p.seed,
                 rest_bytes=rest_bytes(p.model, p.layers), cache=model_cache(p.model),
-                dtype=str(p.model.dtype).removeprefix('torch.'), version=__version__, **asdict(p.sim))
+                dtype=dtype, version=__version__, **asdict(p.sim))
 
 # %% ../nbs/sensitivity.ipynb #cc985894
 def score(model,                     # A decoder from `mpq_nb.models.load` or transformers
@@ -103,8 +106,8 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
           state=Checkpoint(),        # To resume: `with Checkpoint(path) as state: score(…, state=state)`
          ) -> Scores:                # Loss of every group in every scheme, KL in nats per token
     "Estimate how much each layer hurts in each scheme; raises `InputError` for what cannot be scored."
-    schemes, ls, sim = check_schemes(schemes), layers(model, head), Simulation(engine, rounding)
-    batch = check_batch(batch, model)
+    schemes, ls = check_schemes(schemes), layers(model, head)
+    sim, batch = Simulation(engine, rounding), check_batch(batch, model)
     if method not in METHODS: raise unknown('method', method, METHODS)
     toks = as_tokens(toks, model)
     make_groups(ls, groups)
@@ -116,12 +119,13 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
     if rescale is None: rescale = len(schemes) > 2
     found = _losses(p, METHODS[method], rescale)
     one_each = tuple((l.name,) for l in ls)
-    s = Scores(layers=tuple(ls), groups=one_each, schemes=schemes, ids=toks.ids, meta=about, **found)
-    return s.regroup(groups)
+    scores = Scores(layers=tuple(ls), groups=one_each, schemes=schemes,
+                    ids=toks.ids, meta=about, **found)
+    return scores.regroup(groups)
 
 # %% ../nbs/sensitivity.ipynb #94ed5bc9
 def _losses(p, method, rescale):
-    "The `loss` of a pass, its `uniform`, and what else the method keeps."
+    "Run a pass: return its `loss`, its `uniform`, and what else the method keeps."
     def run(batch): return method.run(replace(p, batch=batch))
     def measure(batch): return uniform_kl(replace(p, batch=batch))
     found = dict(p.state.once('losses', lambda: fitting(p.batch, run)))
@@ -131,8 +135,9 @@ def _losses(p, method, rescale):
     return found | dict(uniform=uniform)
 
 def _depends_on(p, toks, method, head):
-    "All that the numbers of an interrupted run depend on."
+    "List all that the numbers of an interrupted run depend on."
     own = definitions(p.schemes)
-    about = dict(schemes=p.schemes, batch=p.batch, head=head, model=identity(p.model), tokens=toks.fingerprint,
-                 method=method, seed=p.seed, **asdict(p.sim), version=__version__)
+    about = dict(schemes=p.schemes, batch=p.batch, head=head, model=identity(p.model),
+                 tokens=toks.fingerprint, method=method, seed=p.seed, **asdict(p.sim),
+                 version=__version__)
     return about | dict(formats=own) if own else about
