@@ -410,7 +410,10 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
         else: name, asked, kw = str(source), check_hub(str(source)), {}
         if stream: dtype, kw = _from_disk(name, dtype, device, trust_remote_code, **asked)
         model, tok = _from_pretrained(name, dtype, trust_remote_code, **asked, **kw)
-    if (path/FAKE).is_file(): quantize_activations(model, *_fake_schemes(path/FAKE, layers(model)))
+    if (path/FAKE).is_file():
+        schemes, sim = _fake_schemes(path/FAKE, layers(model))
+        quantize_activations(model, schemes, sim)
+        model._mpq_inputs = schemes        # for `simulated_formats`
     model = model.eval().requires_grad_(False)
     if stream: return model, tok
     if dtype == 'auto' and torch.device(device).type == 'cpu' and model.dtype == torch.float16: nn.Module.float(model)

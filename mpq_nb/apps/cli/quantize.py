@@ -131,8 +131,11 @@ def _same_args(old, new):
 def _is_of(recipe, ran):
     "Was this recipe of a checkpoint written by the same command, of the same recipe?"
     from mpq_nb.core.recipes import Recipe
+    from mpq_nb.base.formats import definitions
     by, given = recipe.made.get('written'), ran['args'].get('recipe')
     if not isinstance(by, dict) or not _same_args(by.get('args'), ran['args']): return False
+    own = json.loads(json.dumps(definitions(recipe.schemes.values())))     # as in a file
+    if by.get('formats', {}) != own: return False
     return not given or Recipe.load(given).schemes == recipe.schemes
 
 def _proof(file):
@@ -182,8 +185,10 @@ def _fit_for(format, model, dtype):
 def _write_once(m, tok, r, out, format, overwrite, tune, written, state):
     "Write the checkpoint of this model, unless an interrupted run had finished it."
     from mpq_nb import models
+    from mpq_nb.base.formats import about_formats
     r.check(models.layers(m, r.has_head), models.fingerprint(m))
-    state.of('writing', model=models.identity(m), recipe=r.schemes, format=format, tune=tune)
+    own = about_formats(r.schemes.values())
+    state.of('writing', model=models.identity(m), recipe=r.schemes, format=format, tune=tune, **own)
     if written and 'written' in state.steps: return
     say(f'writing {r!r} as {format} to {out}: {_room(r, m, format)}')
     proof = _write(m, tok, r, out, format, overwrite or written, tune)
@@ -251,6 +256,7 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     ran = origin_of('quantize', locals())
     budget = budget_args(bits, bpw, gib, fit, context, contexts)
     from mpq_nb import allocation as A, models
+    from mpq_nb.base.formats import about_formats
     done = _finished(out, ran, format) if resume else None
     if done: return _result(model, *done, format, out)
     written, engine = _planned(recipe, budget, format, engine, out, overwrite, resume, model)
@@ -261,7 +267,8 @@ def quantize(model: str,              # Name on the hub, folder, .gguf file, or 
     with partial_state(out, model) as state:
         if recipe: r = A.Recipe.load(recipe)
         else: r = _make_recipe(m, tok, model, budget, schemes, format, fast, engine, state, dtype)
-        named = replace(r, made=r.made | dict(written=ran))
+        by = ran | about_formats(r.schemes.values())
+        named = replace(r, made=r.made | dict(written=by))
         _write_once(m, tok, named, out, format, overwrite, tune, written, state)
         v = None if format == 'fake' else _verify(model, r, out, dtype, state)
     return _result(model, r, v, format, out)
