@@ -110,11 +110,11 @@ def test_interrupted_demo_resumes_from_its_scores(result):
     from mpq_nb.sensitivity import Scores
     import torch
     from mpq_nb import calibration as C
-    from mpq_nb.apps.cli.demo import _demo_scores
+    from mpq_nb.apps.cli.demo import demo_scores
     half, tok = demo_model(torch.bfloat16)
     toks = C.tokens('self', tok, half, 16, 256)
     before = (result[0]/'scores.safetensors').stat().st_mtime_ns
-    assert torch.equal(_demo_scores(result[0], toks, half).loss, Scores.load(result[0]/'scores.safetensors').loss)
+    assert torch.equal(demo_scores(result[0], toks, half).loss, Scores.load(result[0]/'scores.safetensors').loss)
     assert (result[0]/'scores.safetensors').stat().st_mtime_ns == before
 
 
@@ -255,9 +255,9 @@ def test_an_evaluation_of_a_simulated_checkpoint_is_not_resumed_with_an_edited_f
 
 def test_a_checkpoint_is_not_written_half_in_an_edited_format(owner, tmp_path):
     from conftest import tiny_tokenizer
-    from mpq_nb.apps.cli.quantize import _write_once
+    from mpq_nb.apps.cli.quantize import write_once
     from mpq_nb.base.layers import tiny_model
-    def work(state): return _write_once(tiny_model(), tiny_tokenizer(), owner.recipe, tmp_path/'out', 'fake', True, False, True, state)
+    def work(state): return write_once(tiny_model(), tiny_tokenizer(), owner.recipe, tmp_path/'out', 'fake', True, False, True, state)
     check_resumption(owner, work)
 
 
