@@ -155,9 +155,9 @@ def partial_state(out,        # File or folder that a command writes
         say(f"interrupted: this is the best so far; the same command with --resume goes on from '{left}'")
 
 # %% ../../../nbs/apps/cli/01_common.ipynb #c1dfdd5f
-def unnamed_path(*args # What was asked, as JSON takes it
+def unnamed_path(*args # The question, as JSON takes it
                 ) -> Path: # In the cache
-    "Return where a command without an output keeps what it has finished: a name made of what was asked."
+    "Return where a command without an output keeps its finished work: a name made of the question."
     import hashlib
     from mpq_nb.base.loading import cache_dir
     asked = json.dumps([os.getcwd(), *args]).encode()
@@ -174,14 +174,14 @@ ELSEWHERE = ('out', 'resume', 'ray', 'formats')     # arguments that do not chan
 def origin_of(command: str, # Its name
               args: dict,   # Its arguments, as from `locals()`
              ) -> dict:     # As JSON takes it
-    "Return what was asked for, as a command's output keeps it."
+    "Return a command's name, arguments and versions, as its output keeps them."
     asked = {k: v for k, v in args.items() if k not in ELSEWHERE}
     return dict(command=command, args=asked, versions=versions())
 
 # %% ../../../nbs/apps/cli/01_common.ipynb #b79036bax0
 @contextmanager
 def trusting_args(args: dict): # Of a command
-    "Allow a checkpoint's own code for the length of the block, if the command was told so."
+    "Allow a checkpoint's own code for the length of the block, if you told the command to."
     if not args.get('trust_remote_code'):
         yield
         return

@@ -200,7 +200,7 @@ def demo(out: str = 'demo',  # Folder to write
          samples: int = 16,  # Sequences for calibration, and half as many for evaluation
          length: int = 256,  # Tokens in each
         ):
-    "The whole flow on the demo model, offline but for the package index: scores, recipes, table, figure, packed checkpoint."
+    "The whole flow on the demo model, offline except for the package index: scores, recipes, table, figure, packed checkpoint."
     import torch
     from mpq_nb import calibration as C, evaluation as E, models
     folder = models.check_out(Path(out), folder=True)

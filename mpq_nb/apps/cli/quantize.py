@@ -84,7 +84,7 @@ def engine_for(engine, # As typed, None where not
                recipe, # File of a recipe, or None
                format: str, # Of the checkpoint
               ):       # Engine, perhaps with a platform; None for any
-    "Return the engine that a recipe is made for: the one that was asked for, else the format's."
+    "Return the engine that a recipe is made for: the one that you name, else the format's."
     from mpq_nb import allocation as A
     from mpq_nb.base.files import InputError
     if recipe and engine:
@@ -106,7 +106,7 @@ def room_text(r,      # A `Recipe`
     disk = size_text(Q.disk_bytes(r, m, format))
     memory = size_text(Q.memory_bytes(r, m, format, consume=True))
     free = size_text(Q.free_memory(m.device))
-    return f'about {disk} of disk, and of memory {memory} beside the model; {free} of memory are free'
+    return f'about {disk} of disk, and of memory {memory} on top of the model; {free} of memory are free'
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #c4fb5a54
 def _write_checkpoint(m, tok, r, out, format, overwrite, tune):
@@ -290,7 +290,7 @@ def quantize(model: str, # Name on the hub, folder, .gguf file, or demo
              schemes: str = None,
              # TOML file that describes formats of your own; may be given several times
              formats: list = None,
-             # With a budget: only what nothing speaks against for this engine: {engines}; on a
+             # With a budget: only what nothing speaks against, with this engine: {engines}; on a
              # platform, as in vllm:cpu; any: whatever the format holds; by default the engine
              # that the format is mostly for: {engine of a format}
              engine: str = None,
