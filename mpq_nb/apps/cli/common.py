@@ -28,7 +28,7 @@ def budget_args(bits, bpw, gib, fit, # As given on the command line, None where 
 def parse_rules(text: str,   # `"PATTERN=SCHEME,…"`, or None
                 option: str, # `"--fixed"`, for the message
                ) -> dict:    # {pattern: scheme}
-    "Read rules from an option; raises `InputError` for what is no rule and for a pattern that comes twice."
+    "Read rules from an option; raises `InputError` for a text that is none or names a pattern twice."
     from mpq_nb.base.files import InputError
     if text is None: return {}
     pairs = [p.partition('=') for p in text.split(',') if p]
@@ -149,10 +149,12 @@ def partial_state(out,        # File or folder that a command writes
             if model: state.about.setdefault('command', dict(model=str(model)))
             yield state
     except KeyboardInterrupt:
-        if left.exists(): say(f"what is finished is in '{left}'; the same command with --resume goes on from there")
+        if left.exists():
+            say(f"the finished work is in '{left}'; the same command with --resume goes on from there")
         raise
     if state.unfinished and left.exists():
-        say(f"interrupted: this is the best so far; the same command with --resume goes on from '{left}'")
+        say('interrupted: this is the best so far; '
+            f"the same command with --resume goes on from '{left}'")
 
 # %% ../../../nbs/apps/cli/01_common.ipynb #c1dfdd5f
 def unnamed_path(*args # The question, as JSON takes it

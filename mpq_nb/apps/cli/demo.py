@@ -97,7 +97,8 @@ def _demo_sizes(recipes):
     columns = dict(bits={n: f'{r.bits:.2f}' for n, r in recipes.items()},
                    bpw={n: f'{r.bpw:.2f}' for n, r in recipes.items()},
                    predicted={n: f'{r.loss:.3f}' for n, r in recipes.items()})
-    for column, value in dict(bits='16', bpw='16', predicted='0').items(): columns[column]['BF16'] = value
+    unquantized = dict(bits='16', bpw='16', predicted='0')
+    for column, value in unquantized.items(): columns[column]['BF16'] = value
     return columns
 
 def _pairs_with_naive(evals):
@@ -146,11 +147,13 @@ def _demo_figure(s, data, path):
     import matplotlib.pyplot as plt
     from mpq_nb.base.files import atomic
     from mpq_nb.apps.plots import plot_kl, plot_sensitivity
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), width_ratios=(1.6, 1), layout='constrained')
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 3.2), width_ratios=(1.6, 1), layout='constrained')
     plot_sensitivity(s, 'MXFP4', left)
     rows = data['rows']
     simulated = [n for n in rows if n != 'BF16' and 'W4' not in n]
-    plot_kl([(n.split()[0], rows[n]['bits'], rows[n]['kl'], rows[n]['kl_se']) for n in simulated], right)
+    points = [[rows[n][k] for k in ('bits', 'kl', 'kl_se')] for n in simulated]
+    plot_kl([(n.split()[0], *point) for n, point in zip(simulated, points)], right)
     right.set_title(demo_title(rows), fontsize=10)
     with atomic(path) as tmp: fig.savefig(tmp, dpi=150, format='png')
     plt.close(fig)
