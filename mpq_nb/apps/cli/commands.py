@@ -14,11 +14,11 @@ from ... import __version__
 
 # %% ../../../nbs/apps/cli/00_commands.ipynb #8ff71783
 SHORT = {'out': '-o', 'samples': '-n'}
-OPTIONAL = {('quantize', 'recipe')}   # has a default, and yet is positional
+OPTIONAL = {('quantize', 'recipe'), ('engines', 'name')}   # have a default, and yet are positional
 
 # %% ../../../nbs/apps/cli/00_commands.ipynb #c0mmand2
 COMMANDS = {}   # {name: (function, examples)}
-ORDER = ('demo', 'score', 'allocate', 'explore', 'quantize', 'evaluate', 'study', 'report', 'reproduce', 'completion')   # of the help
+ORDER = ('demo', 'score', 'allocate', 'explore', 'quantize', 'evaluate', 'study', 'report', 'reproduce', 'engines', 'completion')   # of the help
 
 def command(*examples: str, # Command lines, as a user types them
            ):               # A decorator
