@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 
 from . import __version__
 from .base.files import InputError, unknown
-from .base.formats import definitions
+from .base.formats import about_formats
 from .base.layers import groups as make_groups, layers
 from .base.quantizers import (
     check_finite, LEAST_SCALE, ROUNDING, Simulation, small_groups)
@@ -136,8 +136,6 @@ def _losses(p, method, rescale):
 
 def _depends_on(p, toks, method, head):
     "List all that the numbers of an interrupted run depend on."
-    own = definitions(p.schemes)
-    about = dict(schemes=p.schemes, batch=p.batch, head=head, model=identity(p.model),
-                 tokens=toks.fingerprint, method=method, seed=p.seed, **asdict(p.sim),
-                 version=__version__)
-    return about | dict(formats=own) if own else about
+    return dict(schemes=p.schemes, batch=p.batch, head=head, model=identity(p.model),
+                tokens=toks.fingerprint, method=method, seed=p.seed, **asdict(p.sim),
+                version=__version__) | about_formats(p.schemes)

@@ -110,11 +110,11 @@ def test_interrupted_demo_resumes_from_its_scores(result):
     from mpq_nb.sensitivity import Scores
     import torch
     from mpq_nb import calibration as C
-    from mpq_nb.apps.cli.demo import _demo_scores
+    from mpq_nb.apps.cli.demo import demo_scores
     half, tok = demo_model(torch.bfloat16)
     toks = C.tokens('self', tok, half, 16, 256)
     before = (result[0]/'scores.safetensors').stat().st_mtime_ns
-    assert torch.equal(_demo_scores(result[0], toks, half).loss, Scores.load(result[0]/'scores.safetensors').loss)
+    assert torch.equal(demo_scores(result[0], toks, half).loss, Scores.load(result[0]/'scores.safetensors').loss)
     assert (result[0]/'scores.safetensors').stat().st_mtime_ns == before
 
 
@@ -173,3 +173,101 @@ def test_a_wrong_file_of_formats_is_refused_at_once(own, text, says):
     assert r.returncode == 2 and len(errors) == 1, r.stderr
     assert 'wrong.toml' in errors[0] and says in errors[0]
     assert not (own/'never.safetensors').exists()
+
+
+OWN = '[OWN]\nelement = "INT4"\ngroup = 32\ninputs = "INT8"\n'
+
+def edited(file):
+    "Another format of the same name: only how it rounds inputs differs, so that every weight stays as it is."
+    file.write_text(OWN.replace('INT8', 'INT2'))
+
+
+@pytest.fixture
+def owner(tmp_path):
+    "A tiny model, its scores in a format of one's own, the recipe, and the file of the format."
+    from types import SimpleNamespace
+    import torch
+    from mpq_nb.allocation import allocate
+    from mpq_nb.base.layers import tiny_model
+    from mpq_nb.schemes import known_formats
+    from mpq_nb.sensitivity import score
+    file, model = tmp_path/'own.toml', tiny_model()
+    file.write_text(OWN)
+    ids = torch.randint(3, 256, (4, 16), generator=torch.Generator().manual_seed(0))
+    with known_formats(file): scores = score(model, ids, ('OWN', 'W8A16G32'))
+    with known_formats(file): recipe = allocate(scores, bits=5)
+    return SimpleNamespace(model=model, ids=ids, scores=scores, recipe=recipe, file=file, left=tmp_path/'left.partial')
+
+
+def interrupted(owner, work):
+    "Do the work in the format of the file, and interrupt it when it is done."
+    from mpq_nb.base.resume import Checkpoint
+    from mpq_nb.schemes import known_formats
+    with pytest.raises(KeyboardInterrupt), known_formats(owner.file), Checkpoint(owner.left, every=0) as state:
+        work(state)
+        raise KeyboardInterrupt
+
+
+def resumed(owner, work):
+    from mpq_nb.base.resume import Checkpoint
+    from mpq_nb.schemes import known_formats
+    with known_formats(owner.file), Checkpoint(owner.left, every=0) as state: return work(state)
+
+
+def check_resumption(owner, work):
+    "An interrupted run goes on with the same file, and not with an edited one."
+    from mpq_nb.base.files import InputError
+    interrupted(owner, work)
+    kept = owner.left.read_bytes()
+    same = resumed(owner, work)
+    owner.left.write_bytes(kept)
+    edited(owner.file)
+    with pytest.raises(InputError, match='does not go with this one.*formats was') as e: resumed(owner, work)
+    assert 'OWN' in str(e.value) and owner.left.read_bytes() == kept
+    owner.left.unlink()
+    return same, resumed(owner, work)
+
+
+def test_a_refinement_is_not_resumed_with_an_edited_format(owner):
+    from mpq_nb.refinement import refine
+    a, b = check_resumption(owner, lambda state: refine(owner.model, owner.ids, owner.scores, owner.recipe, rounds=1, state=state))
+    assert a.made.refined['start'] != b.made.refined['start']      # it would have mattered
+
+
+def test_an_evaluation_is_not_resumed_with_an_edited_format(owner):
+    from mpq_nb.evaluation import evaluate
+    from mpq_nb.quantization import quantized
+    def work(state):
+        with quantized(owner.model, owner.recipe) as m: return evaluate(m, owner.ids, batch=2, state=state)
+    a, b = check_resumption(owner, work)
+    assert a.nll.mean() != b.nll.mean()
+
+
+def test_an_evaluation_of_a_simulated_checkpoint_is_not_resumed_with_an_edited_format(owner, tmp_path):
+    from conftest import tiny_tokenizer
+    from mpq_nb.evaluation import evaluate
+    from mpq_nb.quantization import reload, save_fake
+    from mpq_nb.schemes import known_formats
+    with known_formats(owner.file): save_fake(owner.model, tiny_tokenizer(), owner.recipe, tmp_path/'fake')
+    a, b = check_resumption(owner, lambda state: evaluate(reload(tmp_path/'fake')[0], owner.ids, batch=2, state=state))
+    assert a.nll.mean() != b.nll.mean()
+
+
+def test_a_checkpoint_is_not_written_half_in_an_edited_format(owner, tmp_path):
+    from conftest import tiny_tokenizer
+    from mpq_nb.apps.cli.quantize import write_once
+    from mpq_nb.base.layers import tiny_model
+    def work(state): return write_once(tiny_model(), tiny_tokenizer(), owner.recipe, tmp_path/'out', 'fake', True, False, True, state)
+    check_resumption(owner, work)
+
+
+def test_a_finished_checkpoint_is_not_that_of_an_edited_format(own, tmp_path):
+    "With --resume, the folder of the same command is its result; with another definition of the format it is in the way."
+    (tmp_path/'own.toml').write_text((own/'own.toml').read_text())
+    line = ['quantize', own/'tiny', own/'r.json', '--format', 'fake', '--formats', tmp_path/'own.toml', '-o', tmp_path/'out']
+    assert mpq(*line).returncode == 0
+    r = mpq(*line, '--resume')
+    assert r.returncode == 0 and 'finished by this command already' in r.stderr
+    (tmp_path/'own.toml').write_text((own/'own.toml').read_text().replace('0.4', '0.5'))
+    r = mpq(*line, '--resume')
+    assert r.returncode == 2 and 'is not empty' in r.stderr, r.stderr

@@ -99,10 +99,10 @@ def study(path):
     return st
 
 def origin(path):
-    from mpq_nb.apps.cli.reproduce import _check_again, _origin
+    from mpq_nb.apps.cli.reproduce import check_repeatable, read_origin
     from mpq_nb.allocation import Recipe
-    if path.suffix == '.json': _check_again(Recipe.load(path))
-    return _origin(path)
+    if path.suffix == '.json': check_repeatable(Recipe.load(path))
+    return read_origin(path)
 
 def results(path):
     from mpq_nb.study import read_rows

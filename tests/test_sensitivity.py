@@ -220,7 +220,7 @@ def test_one_name_for_a_loss(method, rescale, want, tiny, small):
 
 def test_a_method_is_a_function_and_a_row(tiny, small):
     "What `score`, the names of losses, the command line and the cluster know of a method they take from its row."
-    from mpq_nb.apps.cli.score import _check_scoring
+    from mpq_nb.apps.cli.score import check_scoring
     from mpq_nb.apps.study.cluster import score_ray
     def largest_error(p):
         weights = [p.model.get_submodule(l.name).weight.detach() for l in p.layers]
@@ -230,6 +230,6 @@ def test_a_method_is_a_function_and_a_row(tiny, small):
     with mock.patch.dict(METHODS, largest=row):
         s = score(tiny, small, method='largest')
         assert s.loss.shape == (14, 2) and loss_name(s.origin) == 'predicted loss' and 'predicted loss' in repr(allocate(s, bits=5))
-        _check_scoring('largest', 'none', 'self', False)
+        check_scoring('largest', 'none', 'self', False)
         with pytest.raises(InputError, match="method 'largest' reads no text"): score_ray('demo', ('self', 8, 32, 0), method='largest')
-    with pytest.raises(InputError, match='unknown method'): _check_scoring('largest', 'none', 'self', False)
+    with pytest.raises(InputError, match='unknown method'): check_scoring('largest', 'none', 'self', False)

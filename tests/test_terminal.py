@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import mpq
 
+from mpq_nb.apps.cli import commands
+
 TABLE = '''
 import pandas as pd
 from mpq_nb.apps.terminal import show, set_streams
@@ -70,6 +72,63 @@ def test_help_keeps_to_a_narrow_terminal():
     for words in (['--help'], ['quantize', '--help']):
         told = mpq(*words, COLUMNS='60').stdout.partition('\nexamples:')[0].partition('\nthe flow:')[0].splitlines()
         assert max(map(len, told)) <= 60
+
+
+TABLES_OF = {('score', 'method'): ['methods'], ('score', 'groups'): ['groupings'], ('score', 'engine'): ['simulated'],
+             ('score', 'rounding'): ['roundings'], ('score', 'dtype'): ['dtypes'],
+             ('allocate', 'groups'): ['groupings'], ('allocate', 'engine'): ['engines', 'platforms'], ('allocate', 'by'): ['kinds'],
+             ('quantize', 'format'): ['formats'], ('quantize', 'schemes'): ['formats', 'schemes of a format'],
+             ('quantize', 'engine'): ['engines', 'engine of a format'], ('quantize', 'dtype'): ['dtypes'],
+             ('evaluate', 'engine'): ['simulated'], ('evaluate', 'dtype'): ['dtypes'],
+             ('study', 'study'): ['studies'], ('study', 'dtype'): ['dtypes'], ('completion', 'shell'): ['shells']}
+
+def arguments(command):
+    "{argument: its help} of a command, before and after the tables are put in."
+    from mpq_nb import cli
+    p = commands.subparsers_of(cli.parser())[command]
+    raw = {a.dest: a.help for a in p._actions}
+    p.format_help()
+    return raw, {a.dest: a.help for a in p._actions}
+
+
+def names_in(text, names): return [n for n in names if re.search(rf'(?<![\w-]){re.escape(n)}(?![\w-])', text)]
+
+
+@pytest.mark.parametrize('command, argument', TABLES_OF, ids='-'.join)
+def test_help_names_every_row_of_its_tables(command, argument):
+    "An engine, method or format that is added is in the help of every option that takes it."
+    _, filled = arguments(command)
+    for table in TABLES_OF[command, argument]:
+        rows = list(commands.table_rows(table))
+        assert names_in(filled[argument], rows) == rows, table
+
+
+def test_every_command_fills_its_help():
+    from mpq_nb import cli
+    for command in cli.COMMANDS:
+        raw, filled = arguments(command)
+        used = {a: re.findall(r'\{([^}]+)\}', h) for a, h in raw.items()}
+        assert {t for ts in used.values() for t in ts} <= set(commands.TABLES)
+        assert not any('{' in h for h in filled.values())
+        for a, ts in used.items(): assert not ts or set(ts) <= set(TABLES_OF[command, a]), (command, a)
+
+
+def test_no_help_lists_a_table_by_hand():
+    "Two names of a table in a comment are a list that somebody will forget; one is an example."
+    from mpq_nb import cli
+    for command in cli.COMMANDS:
+        raw, _ = arguments(command)
+        for table in commands.TABLES:
+            names = [n.partition(':')[0] for n in commands.table_rows(table)]
+            for a, h in raw.items():
+                by_hand = re.sub(r'\{[^}]+\}|\(default: [^)]*\)$', '', h)
+                assert len(names_in(by_hand, names)) < 2, (command, a, table)
+
+
+def test_an_engine_that_is_added_is_in_the_help(monkeypatch):
+    from mpq_nb.core import engines
+    monkeypatch.setattr(engines, 'ENGINES', (*engines.ENGINES, 'exllama'))
+    for command in ('allocate', 'quantize'): assert 'exllama' in arguments(command)[1]['engine']
 
 
 @pytest.mark.parametrize('line, says', [

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'FIELDS', 'FORMATS', 'element_values', 'round_to_values', 'Format', 'read_formats', 'add_formats',
-           'known_formats', 'check_known', 'formats_files', 'definitions', 'check_groups']
+           'known_formats', 'check_known', 'formats_files', 'definitions', 'about_formats', 'check_groups']
 
 # %% ../../nbs/base/10_formats.ipynb #9c5dbd33
 import re
@@ -230,6 +230,12 @@ def formats_files(names=None, # Of these formats; None: of all
 def definitions(names) -> dict: # {name: table}, of those alone that came from files
     "Describe the formats among `names` that came from files, so that no result is kept under a name that means something else."
     return {n: asdict(FORMATS[n][1]) for n in names if n in FORMATS}
+
+def about_formats(names   # Of the formats that work is done in
+                 ) -> dict: # formats={name: table}; empty where none came from a file
+    "Return what `Checkpoint.of` has to know of formats, so that no work goes on in other ones of the same name."
+    own = definitions(names)
+    return dict(formats=own) if own else {}
 
 # %% ../../nbs/base/10_formats.ipynb #57fff14e
 def check_groups(names,  # Of formats

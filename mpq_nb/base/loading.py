@@ -429,7 +429,10 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
     if gguf: model, tok = load_gguf(gguf, dtype, allowed)
     else: model, tok = load_checkpoint(str(source), dtype, device, allowed, stream)
     note = path/FAKE
-    if note.is_file(): quantize_activations(model, *read_fake_note(note, layers(model)))
+    if note.is_file():
+        schemes, sim = read_fake_note(note, layers(model))
+        quantize_activations(model, schemes, sim)
+        model._mpq_inputs = schemes        # for `simulated_formats`
     model = model.eval().requires_grad_(False)
     if stream: return model, tok
     emulated = torch.device(device).type == 'cpu' and model.dtype == torch.float16

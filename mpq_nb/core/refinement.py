@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from ..base.files import InputError
+from ..base.formats import about_formats
 from ..base.layers import layers
 from ..base.quantizers import Simulation
 from ..base.resume import Checkpoint, digest, fitting
@@ -417,4 +418,4 @@ def _identity_of(model, ids, scores, recipe, damping, batch, sim):
     return dict(model=identity(model), tokens=Tokens(ids, '').fingerprint,
                 start=_name_in_state(recipe), schemes=scores.schemes,
                 losses=digest(tables, asked), damping=damping, batch=batch,
-                **asdict(sim), version=__version__)
+                **asdict(sim), **about_formats(scores.schemes), version=__version__)

@@ -23,11 +23,12 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from ..base.files import InputError, unknown
+from ..base.formats import about_formats
 from ..base.layers import blocks
 from ..base.resume import Checkpoint, fitting
 from ..base.text import as_tokens, check_batch, Tokens
 from ..base.walk import vocab_size
-from ..base.weights import identity
+from ..base.weights import identity, simulated_formats
 from .references import logprobs, predicted_logprobs, Reference
 from .statistics import clustered, mean_se, plus_minus
 
@@ -205,8 +206,9 @@ def evaluate(model,            # Model to be judged, such as one inside `quantiz
     batch = check_batch(batch, model)
     check_comparison(reference, toks, vocab)
     if state.path:
+        own = about_formats(simulated_formats(model))
         state.of('evaluation', model=identity(model), reference=reference_key(reference),
-                 tokens=toks.fingerprint, batch=batch, vocab=vocab, version=__version__)
+                 tokens=toks.fingerprint, batch=batch, vocab=vocab, version=__version__, **own)
     work = partial(_evaluate_batches, model, toks, reference, vocab=vocab, state=state)
     return fitting(batch, lambda b: work(batch=b))
 

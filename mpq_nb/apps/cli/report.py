@@ -6,20 +6,23 @@
 __all__ = ['report']
 
 # %% ../../../nbs/apps/cli/07_report.ipynb #31063ebe
-from ..terminal import size_text
 from .commands import command
+from ..terminal import size_text
 
 # %% ../../../nbs/apps/cli/07_report.ipynb #0dbe0c79
 @command('mpq report demo',
          'mpq report runs/table1 -o table1.html')
-def report(run: str,             # Folder of mpq demo, mpq study or mpq quantize, or one with scores, recipes and evaluations in it
+def report(run: str, # Folder of mpq demo, study or quantize, or with scores, recipes and evaluations
            out: str = None,      # File to write (default: report.html in the folder)
-           template: str = None, # A notebook of your own in place of the one that comes along
-           formats: list = None, # TOML file that describes formats of your own; may be given several times
+           # A notebook of your own in place of the one that comes along
+           template: str = None,
+           # TOML file that describes formats of your own; may be given several times
+           formats: list = None,
           ):
     "Make one self-contained HTML page of a run: what was asked, what came out, how it was measured, how to serve it."
     import matplotlib
     matplotlib.use('Agg')
-    from mpq_nb import report as R
-    path = R.report(run, out, template)
-    return dict(text=f'wrote {path}, {size_text(path.stat().st_size)}; open it in a browser: it needs no network', out=str(path))
+    from mpq_nb.report import report as write_report
+    path = write_report(run, out, template)
+    size = size_text(path.stat().st_size)
+    return dict(text=f'wrote {path}, {size}; open it in a browser: it needs no network', out=str(path))

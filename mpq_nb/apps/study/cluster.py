@@ -16,7 +16,7 @@ from ..cost import dtype_of, memory, meta_model
 from .cells import attempt, Bench
 from .plan import cell_key, memory_needed, recipe_kind, upper_schemes
 from ...base.files import InputError, unknown
-from ...base.formats import add_formats, formats_files
+from ...base.formats import about_formats, add_formats, formats_files
 from ...base.layers import layers
 from ...base.loading import load
 from ...base.quantizers import ENGINE, ROUNDING
@@ -145,6 +145,6 @@ def score_ray(model: str,            # A name that every worker can load: on the
     if isinstance(options, str): raise InputError(options)
     draw, shard = _tasks(r, model, names, dtype, stream, options, dict(method=method, batch=batch, seed=seed, head=head, engine=engine, rounding=rounding))
     toks = toks if isinstance(toks, Tokens) else r.get(draw.remote(*toks))
-    if state.path: state.of('scoring on a cluster', model=model, dtype=dtype, schemes=names, tokens=toks.fingerprint, method=method, seed=seed, batch=batch, head=head, engine=engine, rounding=rounding, version=__version__)
+    if state.path: state.of('scoring on a cluster', model=model, dtype=dtype, schemes=names, tokens=toks.fingerprint, method=method, seed=seed, batch=batch, head=head, engine=engine, rounding=rounding, version=__version__, **about_formats(names))
     _gather(r, state, {shard.remote(toks[i:i+SHARD]): i for i in range(0, n, SHARD) if f'about shard {i}' not in state.steps})
     return Scores.merge([_kept_shard(state, i, m, names, head) for i in range(0, n, SHARD)]).regroup(groups)
