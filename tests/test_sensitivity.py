@@ -205,7 +205,7 @@ def test_a_sequence_has_its_labels_wherever_it_is_scored(tiny, ids):
 def test_one_name_for_a_loss(method, rescale, want, tiny, small):
     "The scores, the recipe made from them, the explorer and a report agree on what a loss is called."
     from mpq_nb.apps.explorer.explorer import Explorer
-    from mpq_nb.apps.report.sections import counts
+    from mpq_nb.report import counts
     from mpq_nb.core.recipes import Recipe
     s = score(tiny, small, ('MXFP4', 'MXFP8'), method, rescale=rescale)
     r = allocate(s, bits=5)
