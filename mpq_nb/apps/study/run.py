@@ -36,7 +36,7 @@ def run_here(
         yield attempt(bench, cell, cell_key(study, cell))
 
 # %% ../../../nbs/apps/study/03_run.ipynb #bb3c3d6b
-def _run(study, out, data, resume, ray):
+def _run_owned(study, out, data, resume, ray):
     "The rows of a study, in a folder that is ours."
     out, done = open_run(study, out, resume)
     out, data = out.resolve(), data and str(Path(data).expanduser().resolve())
@@ -61,4 +61,4 @@ def run(
 ) -> list:             # A row per cell, in the order of the table
     "Run what is not finished of a study, and keep every finished cell; raises `InputError`."
     study.check()
-    with owned(check_out(out, folder=True)): return _run(study, out, data, resume, ray)
+    with owned(check_out(out, folder=True)): return _run_owned(study, out, data, resume, ray)

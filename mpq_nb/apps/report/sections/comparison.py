@@ -11,14 +11,14 @@ from fastcore.xml import Div, P
 
 from ..html import grid, number_text
 from ..run import Run
-from .finding import paired
+from .finding import pairs_of
 from .results import dense_grid
 from ...study.tables import won_back
 
 # %% ../../../../nbs/apps/report/sections/04_comparison.ipynb #bb1b300a
 def pair_line(
     run: Run,   # From `read_run`
-    pair: dict, # One of `paired`
+    pair: dict, # One of `pairs_of`
 ) -> dict:      # {column: text}
     "Write a row of the table of differences; it names the model where there are several."
     model = {'model': pair['model']} if len(run.models) > 1 else {}
@@ -32,7 +32,7 @@ def comparison(
     run: Run, # From `read_run`
 ):            # FT, or `None` where nothing is paired
     "Show the paired differences of recipes."
-    lines = [pair_line(run, pair) for pair in paired(run)]
+    lines = [pair_line(run, pair) for pair in pairs_of(run)]
     if not lines: return None
     return Div(P('Paired differences, recipe minus the other: less than nothing is better for KL, '
                  'more is better for accuracy.'), dense_grid(lines))
