@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from mpq_nb.allocation import Recipe
+from mpq_nb.base.schemes import needs_calibration
 from mpq_nb.calibration import tokens
 from mpq_nb.models import demo_model, layers, load, simulated, tiny_model
 from mpq_nb.quantization import FORMATS, export, packers, save_fake
@@ -48,7 +49,8 @@ def pairs(model):
 def write(model, tok, recipe, format, ids, out):
     "A folder by `export` or `save_fake`, as a user would."
     if format == 'fake': return save_fake(model, tok, recipe, out)
-    calibration = dict(toks=ids[None, :256]) if 'NVFP4' in recipe.schemes.values() else {}
+    is_calibrated = any(map(needs_calibration, recipe.schemes.values()))
+    calibration = dict(toks=ids[None, :256]) if is_calibrated else {}
     return export(model, tok, recipe, out, format, **calibration)
 
 
