@@ -59,7 +59,7 @@ def checkpoints_for(recipe):
     return [f for f in HOLDS if all(checkpoint_holds(f, s) for s in schemes)]
 
 # %% ../../nbs/core/05_engines.ipynb #52af177d
-def _ints(*widths): return lambda name, shape: kind(name) == 'int' and scheme(name).bits in widths
+def _ints(*widths): return lambda name, shape: family(name) == 'int' and scheme(name).bits in widths
 
 def _families(*names): return lambda name, shape: family(name) in names
 

@@ -22,6 +22,7 @@ from . import ask
 from ...base.files import InputError, unknown
 from ...base.layers import groups, layers, tiny_model
 from ...base.loading import demo_model, load
+from ...base.schemes import needs_calibration
 from ...base.simulation import simulated
 from ...core.engines import HOLDS, Servable, servable
 from ...core.recipes import Recipe
@@ -363,7 +364,8 @@ def write_checkpoint(model, tokenizer, recipe: Recipe, format: str, # A kind of 
                      out): # Folder
     "Write a checkpoint as a user would."
     if format == 'fake': return save_fake(model, tokenizer, recipe, out)
-    calibration = dict(toks=ids[None, :256]) if 'NVFP4' in recipe.schemes.values() else {}
+    is_calibrated = any(map(needs_calibration, recipe.schemes.values()))
+    calibration = dict(toks=ids[None, :256]) if is_calibrated else {}
     return export(model, tokenizer, recipe, out, format, **calibration)
 
 def distances(found: Answer, model, recipe, ids) -> dict: # kl and noise, in nats per token

@@ -46,7 +46,7 @@ def connect(
 def reservation(
     ray,       # As `connect` returns it
     name: str, # Of the model, for the message
-    need,      # Function without arguments: the bytes that the work takes; not called where there are GPUs
+    need,      # Function without arguments: bytes of the work; not called where there are GPUs
 ) -> dict:     # Options of a Ray task
     "Return what Ray has to reserve; raises `InputError` where no node has so much memory."
     if ray.cluster_resources().get('GPU', 0) > 0: return dict(num_gpus=1)
@@ -148,7 +148,7 @@ def failed_row(
     return dict(key=cell_key(study, cell), **asdict(cell), error=error[:500])
 
 # %% ../../../nbs/apps/study/02_cluster.ipynb #6aa85cc0
-def _row(ray, study, cell, done):
+def _row_or_failure(ray, study, cell, done):
     "The row that a reference leads to; that of a failure where Ray has lost it."
     try: return ray.get(done)
     except ray.exceptions.RayError as e:
@@ -171,7 +171,7 @@ def run_on_ray(
         try: left |= submit_cells(tasks, study, cells, reservation(ray, model, need))
         except InputError as e:
             for c in cells: yield failed_row(study, c, f'InputError: {e}')
-    for done, cell in as_finished(ray, left): yield _row(ray, study, cell, done)
+    for done, cell in as_finished(ray, left): yield _row_or_failure(ray, study, cell, done)
 
 # %% ../../../nbs/apps/study/02_cluster.ipynb #bbb5c9c5
 def score_tasks(
@@ -224,7 +224,7 @@ def _check_divisible(method):
     raise InputError(f"method '{method}' reads no text, so there is nothing to divide; "
                      'score in one process.')
 
-def _result(ray, done):
+def _shard_result(ray, done):
     "What a reference leads to; raises `InputError` for a wrong input, and where workers were lost."
     try: return ray.get(done)
     except ray.exceptions.RayTaskError as e: raise e.cause if isinstance(e.cause, InputError) else e
@@ -239,7 +239,7 @@ def _gather(ray, state, left):
     steps = dict(state.steps)
     with tqdm(total=len(left), desc='shards', leave=False) as bar:
         for done, i in as_finished(ray, left):
-            for name, value in shard_steps(i, _result(ray, done)).items():
+            for name, value in shard_steps(i, _shard_result(ray, done)).items():
                 steps[name] = state.once(name, lambda: value)
             bar.update()
     return steps
@@ -261,7 +261,7 @@ def score_ray(
     stream: bool = False,  # Workers leave the blocks on their disk
     state=Checkpoint(),    # To continue an interrupted run, as in `score`
 ) -> Scores:               # The same as `score` gives in one process
-    "Score a model by its name on a Ray cluster, eight sequences a task; raises `InputError` before any work."
+    "Score a model by its name on a Ray cluster, eight sequences a task; raises `InputError`."
     names, shapes = check_schemes(schemes), meta_model(model)
     _check_divisible(method)
     how = dict(method=method, seed=seed, batch=batch, head=head, engine=engine, rounding=rounding)
@@ -275,6 +275,7 @@ def score_ray(
     state.of('scoring on a cluster', model=model, dtype=dtype, schemes=names,
              tokens=toks.fingerprint, **how, version=__version__, **about_formats(names))
     starts = range(0, count, SHARD)
-    left = {shard.remote(toks[i:i+SHARD]): i for i in starts if f'about shard {i}' not in state.steps}
+    todo = [i for i in starts if f'about shard {i}' not in state.steps]
+    left = {shard.remote(toks[i:i+SHARD]): i for i in todo}
     steps, found = _gather(cluster, state, left), tuple(layers(shapes, head))
     return Scores.merge([shard_scores(i, steps, found, names) for i in starts]).regroup(groups)
