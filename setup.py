@@ -20,7 +20,7 @@ setup(
     url=cfg['git_url'],
     keywords=cfg['keywords'],
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={'': ['*.ipynb', '*.js', '*.css', '*.j2']},    # the report's notebook; the apps' scripts, styles and templates
+    package_data={'': ['*.ipynb', '*.js', '*.mjs', '*.css', '*.j2']},    # the report's notebook; the apps' scripts, styles and templates
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require=extras | {'dev': cfg['dev_requirements'].split() + sum(extras.values(), [])},

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['main', 'add_command', 'allocate', 'ASCII', 'COMMANDS', 'completion', 'demo', 'DEMO_METRICS', 'DEMO_SCHEMES',
-           'evaluate', 'explore', 'FLOW', 'OPTIONAL', 'parser', 'quantize', 'report', 'reproduce', 'score', 'SHELLS',
-           'SHORT', 'study']
+           'engines', 'evaluate', 'explore', 'FLOW', 'OPTIONAL', 'parser', 'quantize', 'report', 'reproduce', 'score',
+           'SHELLS', 'SHORT', 'study']
 
 # %% ../nbs/cli.ipynb #56a2e55e
 import json, math, os, signal, sys, time
@@ -19,6 +19,7 @@ from .apps.terminal import (
 from .apps.cli.demo import demo, DEMO_SCHEMES
 from .apps.cli.score import score
 from .apps.cli.allocate import allocate
+from .apps.cli.engines import engines
 from .apps.cli.explore import explore
 from .apps.cli.quantize import quantize
 from .apps.cli.evaluate import evaluate
@@ -31,7 +32,7 @@ from .base.files import InputError
 # %% ../nbs/cli.ipynb #07cca534
 _all_ = [
     'add_command', 'allocate', 'ASCII', 'COMMANDS', 'completion', 'demo',
-    'DEMO_METRICS', 'DEMO_SCHEMES', 'evaluate', 'explore', 'FLOW', 'OPTIONAL',
+    'DEMO_METRICS', 'DEMO_SCHEMES', 'engines', 'evaluate', 'explore', 'FLOW', 'OPTIONAL',
     'parser', 'quantize', 'report', 'reproduce', 'score', 'SHELLS', 'SHORT', 'study']
 
 # %% ../nbs/cli.ipynb #a6f658d2

@@ -15,10 +15,10 @@ from .ship.autoround import (
 from .ship.checkpoints import (
     ASKED, check_offered, check_packable, CT_FLOATS, disk_bytes, export, FETCH, FILE,
     Format, FORMATS, free_memory, GPTQMODEL, HOW, how, INTS, memory_bytes, NEEDS,
-    ON_A_CPU, packable, PACKED_BITS, packers, reload, serving_commands)
+    ON_A_CPU, packable, PACKED_BITS, packers, reload, serving_commands, SIZES)
 from .ship.fake import AHEAD, ALONG, new_folder, quantized, save_fake
 from .ship.verification import (
-    BUFFER, compare, FAR, input_scales, PROBED, PROBES, READER, SIZES, verify)
+    BUFFER, compare, FAR, input_scales, PROBED, PROBES, READER, verify)
 
 # %% ../nbs/quantization.ipynb #5b8db4fe
 _all_ = [

@@ -11,9 +11,15 @@ __all__ = ['again', 'asked', 'command', 'comparison', 'counts', 'CSS', 'divergen
 from .apps.report.html import command, facts, figure, grid, INK, RC
 from .apps.report.page import CSS, MD, page, report, TEMPLATE
 from .apps.report.run import NOT_OURS, read_run, Run
-from .apps.report.sections import (
-    again, asked, comparison, counts, divergence, dots, frontiers, maps, measured,
-    NATURE, regained, results, serving, strips, title, UNIT, which)
+from .apps.report.sections.again import again
+from .apps.report.sections.asked import asked, UNIT
+from .apps.report.sections.comparison import comparison, regained
+from .apps.report.sections.loss import divergence, frontiers, maps
+from .apps.report.sections.measured import measured, NATURE
+from .apps.report.sections.recipe import counts, strips, which
+from .apps.report.sections.results import dots, results
+from .apps.report.sections.serving import serving
+from .apps.report.sections.title import title
 
 # %% ../nbs/report.ipynb #93c6fde2
 _all_ = [

@@ -19,7 +19,7 @@ def mpq(*args, **kw): return run(Path(sys.executable).parent/'mpq', *args, **kw)
 
 
 # What takes minutes begins first, so that at the end no process waits for another.
-LONGEST = ('test_cli', 'test_lm_eval', 'test_serving', '05_', 'serve.ipynb', '03_', '06_', '07_', 'index', '11_', 'test_study')
+LONGEST = ('test_cli', 'test_serving', 'test_browser', '04_verification', 'serve.ipynb', 'test_lm_eval', '[refinement', '[sensitivity', '[index', '[evaluation', 'test_study', 'quickstart')
 
 
 def pytest_collection_modifyitems(items):

@@ -22,6 +22,8 @@ def test_demo_writes_everything(result):
     assert 'ours @ 5' in (out/'table.md').read_text()
     page = (out/'report.html').read_text()
     for part in ('What was asked', 'ours @ 5', 'Where it diverges', 'How to serve it', 'packed'): assert part in page
+    assert 'ours @ 5 is simulated' not in page      # what the page leads with is the checkpoint that it wrote
+    assert json.loads((out/'packed'/'recipe.json').read_text())['layers'] == json.loads((out/'recipes'/'ours-5.json').read_text())['layers']
 
 
 @pytest.mark.parametrize('b', ['4.5', '5'])
@@ -34,7 +36,7 @@ def test_ours_is_below_the_naive_recipes(result, b, naive):
 
 
 def test_more_bits_less_kl(result):
-    kl = [result[1]['rows'][n]['kl'] for n in ('uniform MXFP4', 'ours @ 4.5', 'ours @ 5', 'ours @ 6', 'BF16')]
+    kl = [result[1]['rows'][n]['kl'] for n in ('uniform W4A16G64', 'ours @ 4.5', 'ours @ 5', 'ours @ 6', 'BF16')]
     assert kl == sorted(kl, reverse=True) and kl[-1] < 0.01
 
 

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from mpq_nb.allocation import allocate
 from mpq_nb.calibration import sample
 from mpq_nb.evaluation import evaluate, evaluate_each, logprobs, reference
-from mpq_nb.base.loading import _from_disk
+from mpq_nb.base.loading import streaming_arguments
 from mpq_nb.models import fingerprint, layers, streamed, tiny_model
 from mpq_nb.quantization import quantized
 from mpq_nb.refinement import refine
@@ -108,7 +108,7 @@ def test_the_model_is_as_before():
 def test_streamed_from_the_disk(tmp_path):
     cpu, gpu = pair(layers=3)
     cpu.save_pretrained(tmp_path)
-    dtype, kw = _from_disk(str(tmp_path), 'auto', 'cuda', False)
+    dtype, kw = streaming_arguments(str(tmp_path), 'auto', 'cuda', False)
     disk = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype, **kw).eval().requires_grad_(False)
     assert streamed(disk) and not streamed(gpu) and fingerprint(disk) == fingerprint(gpu)
     ids, out = text(6, 32), []

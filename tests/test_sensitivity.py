@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from mpq_nb.allocation import allocate
 from mpq_nb.base import walk
-from mpq_nb.base.loading import _from_disk
+from mpq_nb.base.loading import streaming_arguments
 from mpq_nb.base.simulation import simulated
 from mpq_nb.base.text import sample
 from mpq_nb.core.fisher import effect_loss, fisher, fisher_gradient, input_effect, uniform_draws, weight_effect
@@ -117,7 +117,7 @@ def test_inputs_on_the_disk(tiny, small, tmp_path, monkeypatch):
     "Where there is no memory for the blocks' inputs come the same bits; of a model on the disk, too."
     want = score(tiny, small, TWO).samples
     tiny.save_pretrained(tmp_path)
-    on_disk = AutoModelForCausalLM.from_pretrained(tmp_path, **_from_disk(str(tmp_path), 'auto', 'cpu', False)[1])
+    on_disk = AutoModelForCausalLM.from_pretrained(tmp_path, **streaming_arguments(str(tmp_path), 'auto', 'cpu', False)[1])
     monkeypatch.setattr(walk, 'SAVED', 2 * small[:4].numel() * 64 * 4)       # of both blocks, four of six sequences
     for m in (tiny, on_disk):
         with mock.patch.object(walk, '_read_back', side_effect=walk._read_back) as read: got = score(m, small, TWO)
@@ -205,7 +205,7 @@ def test_a_sequence_has_its_labels_wherever_it_is_scored(tiny, ids):
 def test_one_name_for_a_loss(method, rescale, want, tiny, small):
     "The scores, the recipe made from them, the explorer and a report agree on what a loss is called."
     from mpq_nb.apps.explorer.explorer import Explorer
-    from mpq_nb.apps.report.sections import counts
+    from mpq_nb.report import counts
     from mpq_nb.core.recipes import Recipe
     s = score(tiny, small, ('MXFP4', 'MXFP8'), method, rescale=rescale)
     r = allocate(s, bits=5)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from conftest import ROOT, run
 from mpq_nb.allocation import Recipe, servable
+from mpq_nb.apps.engines.check import ASK
 from mpq_nb.calibration import sample, tokens
 from mpq_nb.models import cache_dir, groups, layers, load, tiny_model
 from mpq_nb.ship.verification import logit_distances
@@ -38,7 +39,7 @@ def llama_cpp():
         home.mkdir(parents=True, exist_ok=True)
         r = run('npm', 'install', '--ignore-scripts', '--no-audit', '--no-fund', NODE_LLAMA_CPP, cwd=home)
         assert r.returncode == 0, r.stderr[-2000:]
-    shutil.copy(ROOT/'tests'/'llama.mjs', home/'llama.mjs')
+    shutil.copy(ASK.with_name('llama.mjs'), home/'llama.mjs')
     return home
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from mpq_nb.allocation import allocate
 from mpq_nb.calibration import tokens
 from mpq_nb.evaluation import evaluate, reference
-from mpq_nb.base.loading import load_demo, _from_disk
+from mpq_nb.base.loading import load_demo, streaming_arguments
 from mpq_nb.models import fingerprint, layers, load, streamed
 from mpq_nb.quantization import quantized
 from mpq_nb.refinement import refine
@@ -29,7 +29,7 @@ def tiny(config, n=3):
 
 
 def from_disk(folder):
-    dtype, kw = _from_disk(str(folder), 'auto', 'cpu', False)
+    dtype, kw = streaming_arguments(str(folder), 'auto', 'cpu', False)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **kw).eval().requires_grad_(False)
 
 

@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import run
-from test_serving import ENGINES, mixed
+from test_serving import mixed
 
 from mpq_nb.allocation import servable
+from mpq_nb.apps.engines.check import ASK
 from mpq_nb.calibration import sample
 from mpq_nb.models import tiny_model
 from mpq_nb.quantization import export, quantized
@@ -31,7 +32,7 @@ def test_the_card_is_all_that_one_needs(format, demo, tmp_path):
     assert promised.answer == 'loads'
     out = export(model, tok, r, tmp_path/format, format)
     (tmp_path/'ids').write_text(json.dumps(ids.tolist()))
-    got = run(sys.executable, ENGINES/'ask_transformers.py', out, tmp_path/'ids', tmp_path/'logits', cwd=tmp_path, PYTHONPATH='')
+    got = run(sys.executable, ASK, 'transformers', out, tmp_path/'ids', tmp_path/'logits', cwd=tmp_path, PYTHONPATH='')
     assert got.returncode == 0 and 'LOADED' in got.stdout, (format, got.stderr[-2000:])
     with quantized(model, r), torch.no_grad(): ours = model(ids[None]).logits.float()
     kl = logit_distances(ours, load_file(tmp_path/'logits')['logits'][None])[0].item()

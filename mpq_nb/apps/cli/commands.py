@@ -19,7 +19,7 @@ from ... import __version__
 # %% ../../../nbs/apps/cli/00_commands.ipynb #c0mmand2
 COMMANDS = {}   # {name: (function, examples)}
 ORDER = ('demo', 'score', 'allocate', 'explore', 'quantize', 'evaluate',
-         'study', 'report', 'reproduce', 'completion')   # of the help
+         'study', 'report', 'reproduce', 'engines', 'completion')   # of the help
 
 def command(*examples: str, # Command lines, as a user types them
            ):               # A decorator
@@ -86,7 +86,7 @@ def fill_tables(help: str # With names of `TABLES` in braces
 
 # %% ../../../nbs/apps/cli/00_commands.ipynb #8ff71783
 SHORT = {'out': '-o', 'samples': '-n'}
-OPTIONAL = {('quantize', 'recipe')}   # has a default, and yet is positional
+OPTIONAL = {('quantize', 'recipe'), ('engines', 'name')}   # have a default, and yet are positional
 
 def option_flags(name: str # Of a parameter
                 ) -> list: # `['-o', '--out']`

@@ -54,14 +54,15 @@ def demo_recipes(s # `Scores` in `DEMO_SCHEMES`
     "Make the recipes that the demo compares."
     from mpq_nb.allocation import allocate
     from mpq_nb.core.allocation import head, tail, uniform
-    mx, integers = s.select(['MXFP4', 'MXFP8']), s.select(['W4A16G64', 'W8A16G64'])
-    recipes = {'uniform MXFP4': uniform(mx, 'MXFP4')}
+    integers, mx = s.select(['W4A16G64', 'W8A16G64']), s.select(['MXFP4', 'MXFP8'])
+    recipes = {'uniform W4A16G64': uniform(integers, 'W4A16G64')}
     for b in (4.5, 5):
-        recipes[f'tail @ {b}'] = tail(mx, bits=b)
-        recipes[f'head @ {b}'] = head(mx, bits=b)
-        recipes[f'ours @ {b}'] = allocate(mx, bits=b)
-    recipes['ours @ 6'] = allocate(mx, bits=6)
-    recipes['ours W4/W8 @ 5'] = allocate(integers, bits=5)
+        recipes[f'tail @ {b}'] = tail(integers, bits=b)
+        recipes[f'head @ {b}'] = head(integers, bits=b)
+        recipes[f'ours @ {b}'] = allocate(integers, bits=b)
+    recipes['ours @ 6'] = allocate(integers, bits=6)
+    recipes['uniform MXFP4, simulated'] = uniform(mx, 'MXFP4')
+    recipes['ours MXFP, simulated @ 5'] = allocate(mx, bits=5)
     return recipes
 
 # %% ../../../nbs/apps/cli/10_demo.ipynb #05a82c5d
@@ -149,11 +150,11 @@ def _demo_figure(s, data, path):
     from mpq_nb.apps.plots import plot_kl, plot_sensitivity
     fig, (left, right) = plt.subplots(
         1, 2, figsize=(11, 3.2), width_ratios=(1.6, 1), layout='constrained')
-    plot_sensitivity(s, 'MXFP4', left)
+    plot_sensitivity(s, 'W4A16G64', left)
     rows = data['rows']
-    simulated = [n for n in rows if n != 'BF16' and 'W4' not in n]
-    points = [[rows[n][k] for k in ('bits', 'kl', 'kl_se')] for n in simulated]
-    plot_kl([(n.split()[0], *point) for n, point in zip(simulated, points)], right)
+    packable = [n for n in rows if n != 'BF16' and 'simulated' not in n]
+    points = [[rows[n][k] for k in ('bits', 'kl', 'kl_se')] for n in packable]
+    plot_kl([(n.split()[0], *point) for n, point in zip(packable, points)], right)
     right.set_title(demo_title(rows), fontsize=10)
     with atomic(path) as tmp: fig.savefig(tmp, dpi=150, format='png')
     plt.close(fig)
@@ -227,9 +228,9 @@ def demo(out: str = 'demo',  # Folder to write
     res['divergence'] = divergence_of(evals['ours @ 5'], held_out, tok, 'ours @ 5')
     _demo_figure(s, res, folder/'figure.png')
     write_table(folder, df, lines, res)
-    say('5 of 5: packing a W4/W8 checkpoint and reading it back')
-    res['packed'] = v = _demo_packed(recipes['ours W4/W8 @ 5'], model, tok, cal[:8], folder)
-    lines.append(f"the packed W4/W8 checkpoint, {size_text(v['bytes'])}: {proof_lines(v)}")
+    say('5 of 5: packing ours @ 5 and reading it back')
+    res['packed'] = v = _demo_packed(recipes['ours @ 5'], model, tok, cal[:8], folder)
+    lines.append(f"ours @ 5 as a packed checkpoint, {size_text(v['bytes'])}: {proof_lines(v)}")
     write_table(folder, df, lines, res)
     report(str(folder))
     return dict(text=[df, '', *lines, '', *demo_next(folder)], out=out, status=int(not v['ok']), **res)

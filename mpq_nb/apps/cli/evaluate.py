@@ -183,7 +183,8 @@ def evaluate(model: str, # The unquantized model: name on the hub, folder, .gguf
              tasks: str = None,    # lm-eval tasks, separated by commas
              data: str = None,     # Folder that mirrors hub names, in place of the hub
              limit: int = None,    # Only the first so many questions of each task
-             # With --recipe, who computes: {simulated}; by default the one that the recipe is for
+             # With --recipe, who computes: {simulated}; or an engine on a generation of
+             # GPUs, such as vllm:hopper; by default the one that the recipe is for
              engine: str = None,
              dtype: str = 'auto',  # auto, {dtypes}
              # Leave the unquantized model's blocks on the disk and fetch one at a time
@@ -197,6 +198,8 @@ def evaluate(model: str, # The unquantized model: name on the hub, folder, .gguf
     "Judge a recipe or a checkpoint against the unquantized model: KL, top-1, perplexity, benchmark tasks."
     ran = origin_of('evaluate', locals())
     from mpq_nb import evaluation as E, models
+    from mpq_nb.core.engines import activation_rule
+    if engine is not None: engine = activation_rule(engine)
     check_candidate(recipe, against, engine)
     asked = (model, recipe, against, text, samples, length, tasks, data, limit, dtype, engine)
     left = partial_evaluation(tasks, out, resume, *asked)

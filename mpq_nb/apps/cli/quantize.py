@@ -112,10 +112,11 @@ def room_text(r,      # A `Recipe`
 def _write_checkpoint(m, tok, r, out, format, overwrite, tune):
     "Write the checkpoint, which uses up the model; the tokens to verify it on."
     from mpq_nb import calibration as C, quantization as Q
+    from mpq_nb.base.schemes import needs_calibration
     if format == 'fake':
         Q.save_fake(m, tok, r, out, overwrite)
         return {}
-    calibrated = tune or 'NVFP4' in r.schemes.values()
+    calibrated = tune or any(map(needs_calibration, r.schemes.values()))
     calibration = C.tokens('self', tok, m) if calibrated else None
     proof = C.tokens('self', tok, m, n=8, length=64, seed=1)
     Q.export(m, tok, r, out, format, overwrite, calibration, tune, consume=True)

@@ -83,7 +83,8 @@ def score(model: str, # Name on the hub, folder, .gguf file, or demo
           # {groupings}; fused: layers that serving engines fuse share a format
           groups: str = 'none',
           head: bool = False,    # Quantize lm_head as well, where it has a weight of its own
-          # Who will compute: whose rounding of activations is simulated; {simulated}
+          # Who will compute: whose rounding of activations is simulated; {simulated};
+          # or an engine on a generation of GPUs, such as vllm:hopper
           engine: str = 'autoround',
           # How weights are rounded; {roundings}
           rounding: str = 'search',
@@ -104,6 +105,8 @@ def score(model: str, # Name on the hub, folder, .gguf file, or demo
     "Measure how much each layer hurts in each number format."
     ran = origin_of('score', locals())
     from mpq_nb import calibration as C, models, sensitivity
+    from mpq_nb.core.engines import activation_rule
+    engine = activation_rule(engine)
     names, out = sensitivity.check_schemes(schemes), str(models.check_out(out))
     C.check_batch(batch)
     C.check_block(samples, length, seed)
