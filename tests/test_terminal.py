@@ -80,7 +80,8 @@ TABLES_OF = {('score', 'method'): ['methods'], ('score', 'groups'): ['groupings'
              ('quantize', 'format'): ['formats'], ('quantize', 'schemes'): ['formats', 'schemes of a format'],
              ('quantize', 'engine'): ['engines', 'engine of a format'], ('quantize', 'dtype'): ['dtypes'],
              ('evaluate', 'engine'): ['simulated'], ('evaluate', 'dtype'): ['dtypes'],
-             ('study', 'study'): ['studies'], ('study', 'dtype'): ['dtypes'], ('completion', 'shell'): ['shells']}
+             ('study', 'study'): ['studies'], ('study', 'dtype'): ['dtypes'], ('completion', 'shell'): ['shells'],
+             ('engines', 'name'): ['engines', 'platforms'], ('engines', 'formats'): ['formats']}
 
 def arguments(command):
     "{argument: its help} of a command, before and after the tables are put in."
@@ -123,6 +124,12 @@ def test_no_help_lists_a_table_by_hand():
             for a, h in raw.items():
                 by_hand = re.sub(r'\{[^}]+\}|\(default: [^)]*\)$', '', h)
                 assert len(names_in(by_hand, names)) < 2, (command, a, table)
+
+
+def test_kinds_of_checkpoint_are_no_files_of_formats(capsys):
+    from mpq_nb.cli import main
+    assert main(['engines', 'vllm', '--check', '--formats', 'nonsense']) == 2
+    assert "'nonsense'" in capsys.readouterr().err
 
 
 def test_an_engine_that_is_added_is_in_the_help(monkeypatch):

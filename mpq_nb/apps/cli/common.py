@@ -194,8 +194,9 @@ def trusting_args(args: dict): # Of a command
 @contextmanager
 def using_formats(args: dict): # Of a command
     "Know the formats of the files that a command was given, for the length of the block."
-    if not args.get('formats'):
+    files = args.get('formats')
+    if not isinstance(files, list):      # none; or kinds of checkpoint, which mpq engines takes
         yield
         return
     from mpq_nb.base.formats import known_formats
-    with known_formats(*args['formats']): yield
+    with known_formats(*files): yield

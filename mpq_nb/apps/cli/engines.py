@@ -101,10 +101,12 @@ def run_check(name: str,       # Engine, perhaps with a platform
          'mpq engines transformers --check',
          'mpq engines vllm --check --at ~/envs/vllm',
          'mpq engines llama.cpp --check --at FOLDER      where you ran npm install node-llama-cpp')
-def engines(name: str = None,    # An engine, perhaps with a platform behind a colon: vllm:cpu
+def engines(name: str = None, # {engines}; perhaps with a platform behind a colon: {platforms}
             check: bool = False, # Write small checkpoints and ask the engine that is installed
-            at: str = None,      # With --check: its Python, its virtual environment, or the folder with node_modules
-            formats: str = None, # With --check: kinds of checkpoint to try, with commas
+            # With --check: its Python, its virtual environment, or the folder with node_modules
+            at: str = None,
+            # With --check: kinds of checkpoint to try, separated by commas: fake, {formats}
+            formats: str = None,
            ):
     "Show what serving engines load: what we ran, in which version; or check it with yours."
     from mpq_nb.base.files import InputError
