@@ -183,7 +183,7 @@ def surprises(r,       # A `Recipe`
     if by == 'ours' and r.bits == max(map(bits, s.schemes)):
         lines.append('the budget is not used up: every layer has as many bits as the largest of the formats')
     if 'engine' in r.made:
-        lines.append(f"nothing that is known of {r.made['engine']} speaks against it; without that condition "
+        lines.append(f"we know of nothing in {r.made['engine']} that speaks against it; without that condition "
                      f"the predicted loss would be {r.made['loss_without_engine']:.4g} nats")
     return [*lines, *_family_lines(r.made.get('families', {})), *rule_lines(r, s)]
 
@@ -216,7 +216,7 @@ def allocate(scores: str,         # File written by mpq score
              # PATTERN=SCHEME,…: layers whose name has the pattern take that format
              fixed: str = None,
              at_least: str = None, # PATTERN=SCHEME,…: … or one of no fewer bits
-             # Only what nothing speaks against for this engine: {engines}; on a platform, as in
+             # Only what nothing speaks against, with this engine: {engines}; on a platform, as in
              # vllm:cpu: {platforms}, by default the first
              engine: str = None,
              # How layers are chosen; {kinds}

@@ -28,7 +28,7 @@ def budget_args(bits, bpw, gib, fit, # As given on the command line, None where 
 def parse_rules(text: str,   # `"PATTERN=SCHEME,…"`, or None
                 option: str, # `"--fixed"`, for the message
                ) -> dict:    # {pattern: scheme}
-    "Read rules from an option; raises `InputError` for what is no rule and for a pattern that comes twice."
+    "Read rules from an option; raises `InputError` for a text that is none or names a pattern twice."
     from mpq_nb.base.files import InputError
     if text is None: return {}
     pairs = [p.partition('=') for p in text.split(',') if p]
@@ -149,15 +149,17 @@ def partial_state(out,        # File or folder that a command writes
             if model: state.about.setdefault('command', dict(model=str(model)))
             yield state
     except KeyboardInterrupt:
-        if left.exists(): say(f"what is finished is in '{left}'; the same command with --resume goes on from there")
+        if left.exists():
+            say(f"the finished work is in '{left}'; the same command with --resume goes on from there")
         raise
     if state.unfinished and left.exists():
-        say(f"interrupted: this is the best so far; the same command with --resume goes on from '{left}'")
+        say('interrupted: this is the best so far; '
+            f"the same command with --resume goes on from '{left}'")
 
 # %% ../../../nbs/apps/cli/01_common.ipynb #c1dfdd5f
-def unnamed_path(*args # What was asked, as JSON takes it
+def unnamed_path(*args # The question, as JSON takes it
                 ) -> Path: # In the cache
-    "Return where a command without an output keeps what it has finished: a name made of what was asked."
+    "Return where a command without an output keeps its finished work: a name made of the question."
     import hashlib
     from mpq_nb.base.loading import cache_dir
     asked = json.dumps([os.getcwd(), *args]).encode()
@@ -174,14 +176,14 @@ ELSEWHERE = ('out', 'resume', 'ray', 'formats')     # arguments that do not chan
 def origin_of(command: str, # Its name
               args: dict,   # Its arguments, as from `locals()`
              ) -> dict:     # As JSON takes it
-    "Return what was asked for, as a command's output keeps it."
+    "Return a command's name, arguments and versions, as its output keeps them."
     asked = {k: v for k, v in args.items() if k not in ELSEWHERE}
     return dict(command=command, args=asked, versions=versions())
 
 # %% ../../../nbs/apps/cli/01_common.ipynb #b79036bax0
 @contextmanager
 def trusting_args(args: dict): # Of a command
-    "Allow a checkpoint's own code for the length of the block, if the command was told so."
+    "Allow a checkpoint's own code for the length of the block, if you told the command to."
     if not args.get('trust_remote_code'):
         yield
         return

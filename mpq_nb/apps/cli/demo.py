@@ -98,7 +98,8 @@ def _demo_sizes(recipes):
     columns = dict(bits={n: f'{r.bits:.2f}' for n, r in recipes.items()},
                    bpw={n: f'{r.bpw:.2f}' for n, r in recipes.items()},
                    predicted={n: f'{r.loss:.3f}' for n, r in recipes.items()})
-    for column, value in dict(bits='16', bpw='16', predicted='0').items(): columns[column]['BF16'] = value
+    unquantized = dict(bits='16', bpw='16', predicted='0')
+    for column, value in unquantized.items(): columns[column]['BF16'] = value
     return columns
 
 def _pairs_with_naive(evals):
@@ -147,11 +148,13 @@ def _demo_figure(s, data, path):
     import matplotlib.pyplot as plt
     from mpq_nb.base.files import atomic
     from mpq_nb.apps.plots import plot_kl, plot_sensitivity
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), width_ratios=(1.6, 1), layout='constrained')
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 3.2), width_ratios=(1.6, 1), layout='constrained')
     plot_sensitivity(s, 'W4A16G64', left)
     rows = data['rows']
     packable = [n for n in rows if n != 'BF16' and 'simulated' not in n]
-    plot_kl([(n.split()[0], rows[n]['bits'], rows[n]['kl'], rows[n]['kl_se']) for n in packable], right)
+    points = [[rows[n][k] for k in ('bits', 'kl', 'kl_se')] for n in packable]
+    plot_kl([(n.split()[0], *point) for n, point in zip(packable, points)], right)
     right.set_title(demo_title(rows), fontsize=10)
     with atomic(path) as tmp: fig.savefig(tmp, dpi=150, format='png')
     plt.close(fig)
@@ -201,7 +204,7 @@ def demo(out: str = 'demo',  # Folder to write
          samples: int = 16,  # Sequences for calibration, and half as many for evaluation
          length: int = 256,  # Tokens in each
         ):
-    "The whole flow on the demo model, offline but for the package index: scores, recipes, table, figure, packed checkpoint."
+    "The whole flow on the demo model, offline except for the package index: scores, recipes, table, figure, packed checkpoint."
     import torch
     from mpq_nb import calibration as C, evaluation as E, models
     folder = models.check_out(Path(out), folder=True)

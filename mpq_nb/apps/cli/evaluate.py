@@ -122,7 +122,7 @@ def _write_evaluation(out, model, recipe, against, e, toks, tok, rows, ran):
 def partial_evaluation(tasks,  # Names, or None
                        out,    # File to write, or None
                        resume: bool, # Is an interrupted run to be continued?
-                       *asked, # What was asked, as JSON takes it
+                       *asked, # The question, as JSON takes it
                       ):
     "Return where an evaluation keeps what is finished; raises `InputError` for what is bound to fail."
     from mpq_nb import evaluation as E, models

@@ -84,7 +84,7 @@ def engine_for(engine, # As typed, None where not
                recipe, # File of a recipe, or None
                format: str, # Of the checkpoint
               ):       # Engine, perhaps with a platform; None for any
-    "Return the engine that a recipe is made for: the one that was asked for, else the format's."
+    "Return the engine that a recipe is made for: the one that you name, else the format's."
     from mpq_nb import allocation as A
     from mpq_nb.base.files import InputError
     if recipe and engine:
@@ -106,7 +106,7 @@ def room_text(r,      # A `Recipe`
     disk = size_text(Q.disk_bytes(r, m, format))
     memory = size_text(Q.memory_bytes(r, m, format, consume=True))
     free = size_text(Q.free_memory(m.device))
-    return f'about {disk} of disk, and of memory {memory} beside the model; {free} of memory are free'
+    return f'about {disk} of disk, and of memory {memory} on top of the model; {free} of memory are free'
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #c4fb5a54
 def _write_checkpoint(m, tok, r, out, format, overwrite, tune):
@@ -125,7 +125,8 @@ def _write_checkpoint(m, tok, r, out, format, overwrite, tune):
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #ef37585a
 def _wrong_parts(v):
     "What a verification found wrong, each as the end of a sentence."
-    words = dict(wrong_layers='not as the recipe says', wrong_weights='not the weight that belongs there')
+    words = dict(wrong_layers='not as the recipe says',
+                 wrong_weights='not the weight that belongs there')
     parts = [f': {says} {v[k][0]}' for k, says in words.items() if v[k]]
     if v.get('wrong_buffers'):
         parts.append(f": not computed from the configuration as in the model {v['wrong_buffers'][0]}")
@@ -149,7 +150,7 @@ def proof_lines(v: dict, # From `verify`
 def same_args(old, # From a file
               new: dict, # Of this command
              ) -> bool:
-    "Tell whether two commands were given the same; an option that an older version did not have counts as not given."
+    "Tell whether two commands were given the same; options that the older one lacked are not given."
     if not isinstance(old, dict): return False
     return {k: v for k, v in new.items() if k in old or v not in (None, False)} == old
 
@@ -160,7 +161,8 @@ def is_written_by(recipe,    # `Recipe` of a checkpoint
     from mpq_nb.core.recipes import Recipe
     from mpq_nb.base.formats import definitions
     by, given = recipe.made.get('written'), ran['args'].get('recipe')
-    if not isinstance(by, dict) or not same_args(by.get('args'), ran['args']): return False
+    if not isinstance(by, dict): return False
+    if not same_args(by.get('args'), ran['args']): return False
     own = json.loads(json.dumps(definitions(recipe.schemes.values())))     # as in a file
     if by.get('formats', {}) != own: return False
     return not given or Recipe.load(given).schemes == recipe.schemes
@@ -174,8 +176,8 @@ def _proof(file):
 def finished_checkpoint(out: str,    # Its folder
                         ran: dict,   # Origin of this command
                         format: str, # Of the checkpoint
-                       ):            # (recipe, verification; None for a simulated one), or None
-    "Return what the same command has written to its end."
+                       ):            # (recipe, verification), or None
+    "Return what the same command has written to its end; a simulated model has no verification."
     from mpq_nb.core.recipes import Recipe
     at, packed = Path(out)/'recipe.json', format != 'fake'
     if partial_path(out).exists() or not at.is_file(): return None
@@ -183,7 +185,8 @@ def finished_checkpoint(out: str,    # Its folder
     if packed and proof is None: return None
     r = Recipe.load(at)
     if not is_written_by(r, ran): return None
-    say(f"'{out}' was finished by this command already; --overwrite in place of --resume makes it again")
+    say(f"'{out}' was finished by this command already; "
+        '--overwrite in place of --resume makes it again')
     return r, proof
 
 def _planned(recipe, budget, format, engine, out, overwrite, resume, model=None):
@@ -247,7 +250,7 @@ def _verify(model, r, out, dtype, state):
     return Q.verify(out, fresh, r, toks)
 
 def _quantize_result(model, r, v, format, out):
-    "What `mpq quantize` returns; `v` is what reading the checkpoint back showed, None for a simulated one."
+    "What `mpq quantize` returns; `v` is the verification, None for a simulated checkpoint."
     from mpq_nb import quantization as Q
     then = next_command('evaluate', model, '--against', out)
     if v is None: return dict(text=f'wrote {out}; {then}', out=out, **recipe_counts(r))
@@ -264,7 +267,8 @@ def _steps(recipe, fast):
 
 def _cost(model, recipe, schemes, format, fast, dtype):
     "What it will take, as the end of a sentence."
-    work = () if recipe else ('sample', 'score') if fast else ('sample', 'score', 'refine')
+    work = () if recipe else ('sample', 'score')
+    if not (recipe or fast): work += ('refine',)
     names = schemes or default_schemes()[format]
     return forecast(model, 32, 256, dtype, format != 'fake', work=work, schemes=names)
 
@@ -291,7 +295,7 @@ def quantize(model: str, # Name on the hub, folder, .gguf file, or demo
              schemes: str = None,
              # TOML file that describes formats of your own; may be given several times
              formats: list = None,
-             # With a budget: only what nothing speaks against for this engine: {engines}; on a
+             # With a budget: only what nothing speaks against, with this engine: {engines}; on a
              # platform, as in vllm:cpu; any: whatever the format holds; by default the engine
              # that the format is mostly for: {engine of a format}
              engine: str = None,

@@ -19,7 +19,7 @@ def report(run: str, # Folder of mpq demo, study or quantize, or with scores, re
            # TOML file that describes formats of your own; may be given several times
            formats: list = None,
           ):
-    "Make one self-contained HTML page of a run: what was asked, what came out, how it was measured, how to serve it."
+    "Make one self-contained HTML page of a run: the question, the results, how we measured, how to serve it."
     import matplotlib
     matplotlib.use('Agg')
     from mpq_nb.report import report as write_report
