@@ -206,7 +206,10 @@ def unpack_weights(model): # A decoder from transformers, changed in place
     if compressor is None: return
     dtype = model.dtype
     compressor.decompress_model(model)
+    computed = computed_buffers(model)
+    exact = {name: module._buffers[b].clone() for name, (module, b) in computed.items()}
     nn.Module.to(model, dtype)       # transformers' own refuses a quantized model
+    for name, (module, b) in computed.items(): module._buffers[b] = exact[name]
 
 def reader_arguments(folder: Path # Of a checkpoint
                     ) -> dict:    # For `from_pretrained`
