@@ -85,7 +85,7 @@ def shared_scales(schemes: dict, # {layer name: scheme name}
 
 # %% ../../nbs/base/06_simulation.ipynb #3475fb3e
 class FetchedTensors(Mapping):
-    "The tensors of a layer on the disk, fetched when you ask; the weight goes through `quantize`."
+    "Fetch the tensors of a layer from the disk when you ask; its weight goes through `quantize`."
     def __init__(self, name: str, # Of the layer, for messages
                  layer: nn.Module, # With weights that accelerate fetches
                  quantize=None,   # (weight) -> weight; by default it stays as it is
@@ -104,9 +104,9 @@ class FetchedTensors(Mapping):
         w = check_finite(t.to(self.dtype), f'weight of {self.name}')
         return self.quantize(w) if self.quantize else w
 
-# %% ../../nbs/base/06_simulation.ipynb #91546b9f
+# %% ../../nbs/base/06_simulation.ipynb #a756741d
 class OriginalWeights(Mapping):
-    "{layer name: its weight as it is now}, whatever becomes of it; fetched from the disk when you ask."
+    "Map names of layers to their weights as they are now, whatever becomes of them."
     def __init__(self, model: nn.Module,
                  names, # Of its layers
                 ):

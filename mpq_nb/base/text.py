@@ -265,25 +265,25 @@ def read_sample(path # From `sample_path`
     with suppress(InputError, KeyError):
         if path.exists(): return read_checkpoint(path)[1]['text']['ids']
 
-# %% ../../nbs/base/09_text.ipynb #2db1b81e
+# %% ../../nbs/base/09_text.ipynb #a0ab76bb
 _READ = ContextVar('read', default=True)
 
 @contextmanager
 def written_again():
-    "In this block we do not look for what models have written, and sample again."
+    "For the length of the block, sample again and do not look for what models have written."
     before = _READ.set(False)
     try: yield
     finally: _READ.reset(before)
 
 def sample_once(model,  # A decoder from transformers
-                *asked, # n, length, seed, prefix, special, as of `sample`
+                *args, # n, length, seed, prefix, special, as of `sample`
                ) -> torch.Tensor: # LongTensor [n, length]
-    "Return `sample(model, *asked)`, from the cache if it is there."
-    if hooked(model): return sample(model, *asked)      # no identity covers a hook
-    path = sample_path([identity(model), __version__, *asked])
+    "Return `sample(model, *args)`, from the cache if it is there."
+    if hooked(model): return sample(model, *args)      # no identity covers a hook
+    path = sample_path([identity(model), __version__, *args])
     kept = read_sample(path) if path and _READ.get() else None
     if kept is not None: return kept
-    ids = sample(model, *asked)
+    ids = sample(model, *args)
     with suppress(InputError):
         if path: keep_sample(path, ids)
     return ids
