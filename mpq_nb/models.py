@@ -12,13 +12,13 @@ __all__ = ['atomic', 'blocks', 'cache_bytes', 'cache_dir', 'cache_shape', 'check
            'WHEEL']
 
 # %% ../nbs/models.ipynb #8c6519c8
-from .base.files import atomic, check_out
+from .base.files import atomic, cache_dir, check_out
 from .base.gguf_settings import FREQS, GGUF_FIELDS, HARMLESS, LONG, SHORT
 from mpq_nb.base.layers import (
     blocks, FUSED, GROUPS, groups, Layer, layers, quantized_source, ROUTERS, TINY,
     tiny_model)
 from .base.loading import (
-    cache_dir, check_hub, check_source, computed_buffers, demo_gguf, demo_model,
+    check_hub, check_source, computed_buffers, demo_gguf, demo_model,
     DEQUANTIZED, download_wheel, DTYPES, FAKE, load, mend_buffers, source_folder,
     TOKENIZER_FILES, trusted, trusting, WHEEL)
 from .base.resume import Checkpoint, digest, fitting, owned

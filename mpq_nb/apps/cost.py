@@ -22,9 +22,9 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from .. import __version__
-from ..base.files import atomic, InputError, unknown
+from ..base.files import atomic, cache_dir, InputError, unknown
 from ..base.layers import layers
-from ..base.loading import cache_dir, check_hub, gguf_in, load_demo, trusted
+from ..base.loading import check_hub, gguf_in, load_demo, trusted
 from ..base.resume import digest
 from ..base.simulation import simulated
 from ..base.text import sample

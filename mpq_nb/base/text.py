@@ -20,8 +20,7 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from .. import __version__
-from .files import InputError, unknown
-from .loading import cache_dir
+from .files import cache_dir, InputError, unknown
 from .resume import Checkpoint, digest, read_checkpoint
 from .weights import hooked, identity
 

@@ -18,9 +18,8 @@ from fastcore.basics import patch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .files import InputError
+from .files import cache_dir, InputError
 from .layers import blocks
-from .loading import cache_dir
 from .quantizers import check_finite, Simulation
 from .resume import Checkpoint
 from .weights import resident, streamed

@@ -16,8 +16,7 @@ import torch
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
-from ..base.files import atomic, InputError
-from ..base.loading import cache_dir
+from ..base.files import atomic, cache_dir, InputError
 from ..base.quantizers import check_finite
 from ..base.resume import fitting
 from ..base.text import as_tokens, check_batch, Tokens

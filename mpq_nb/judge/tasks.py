@@ -21,8 +21,7 @@ import torch
 from fastcore.basics import patch
 
 from .. import __version__
-from ..base.files import InputError, unknown
-from ..base.loading import cache_dir
+from ..base.files import cache_dir, InputError, unknown
 from ..base.resume import Checkpoint
 from ..base.weights import identity
 from ..core.scores import markdown_table

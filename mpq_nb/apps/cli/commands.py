@@ -4,13 +4,17 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'ORDER', 'TABLES', 'SHORT', 'OPTIONAL', 'FLOW', 'command', 'ordered_commands', 'one_of', 'glossary',
-           'value_for_names', 'table_rows', 'fill_tables', 'option_flags', 'argument_of', 'HelpFormatter',
-           'add_command', 'has_colours', 'red', 'Parser', 'subparsers_of', 'nearest_options', 'explain_error', 'parser']
+           'value_for_names', 'table_rows', 'table_text', 'sources_stamp', 'kept_texts', 'keep_texts', 'fill_tables',
+           'option_flags', 'argument_of', 'HelpFormatter', 'add_command', 'has_colours', 'red', 'Parser',
+           'subparsers_of', 'nearest_options', 'explain_error', 'parser']
 
 # %% ../../../nbs/apps/cli/00_commands.ipynb #a40f65fa
-import argparse, difflib, inspect, os, re, sys, textwrap
+import argparse, difflib, inspect, json, os, re, sys, textwrap
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
+import mpq_nb
 from fastcore.basics import patch
 from fastcore.docments import docments
 
@@ -76,12 +80,40 @@ def table_rows(name: str): # A key of `TABLES`
     found = getattr(import_module(f'mpq_nb.{module}'), attribute)
     return found() if callable(found) else found
 
+def table_text(name: str # A key of `TABLES`
+              ) -> str:
+    "Write the table behind a name in braces."
+    return TABLES[name][2](table_rows(name))
+
+# %% ../../../nbs/apps/cli/00_commands.ipynb #bcff565f
+def sources_stamp() -> str:
+    "Describe the library's sources: version, number of files, time of the latest change."
+    times = [p.stat().st_mtime_ns for p in Path(mpq_nb.__file__).parent.rglob('*.py')]
+    return f'{__version__}, {len(times)} files, {max(times)}'
+
+def kept_texts() -> dict: # {name: text}; empty if none are of these sources
+    "Read the tables' texts from the cache."
+    from mpq_nb.base.files import cache_dir
+    try: kept = json.loads((cache_dir()/'help.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError): return {}
+    return kept['texts'] if kept.get('sources') == sources_stamp() else {}
+
+def keep_texts() -> dict: # {name: text}
+    "Write all tables and keep the texts in the cache, if it can be written."
+    from mpq_nb.base.files import atomic, cache_dir
+    texts = {name: table_text(name) for name in TABLES}
+    kept = json.dumps(dict(sources=sources_stamp(), texts=texts), indent=1)
+    with suppress(OSError), atomic(cache_dir()/'help.json') as new:
+        new.write_text(kept, encoding='utf-8')
+    return texts
+
 def fill_tables(help: str # With names of `TABLES` in braces
                ) -> str:
     "Put tables into a help text in place of their names."
     def written(match):
-        _, _, write = TABLES[match[1]]
-        return write(table_rows(match[1]))
+        name = match[1]
+        if f'mpq_nb.{TABLES[name][0]}' in sys.modules: return table_text(name)
+        return (kept_texts() or keep_texts())[name]
     return re.sub(r'\{([^}]+)\}', written, help)
 
 # %% ../../../nbs/apps/cli/00_commands.ipynb #8ff71783

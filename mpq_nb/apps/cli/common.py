@@ -161,7 +161,7 @@ def unnamed_path(*args # The question, as JSON takes it
                 ) -> Path: # In the cache
     "Return where a command without an output keeps its finished work: a name made of the question."
     import hashlib
-    from mpq_nb.base.loading import cache_dir
+    from mpq_nb.base.files import cache_dir
     asked = json.dumps([os.getcwd(), *args]).encode()
     return cache_dir()/'partial'/hashlib.sha256(asked).hexdigest()[:16]
 
