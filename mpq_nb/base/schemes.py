@@ -19,7 +19,7 @@ from .files import InputError, unknown
 # %% ../../nbs/base/02_schemes.ipynb #33789a04
 NOT_OFFERED = {   # {pattern of presets' names: why we leave them out}
     'MIXED|_K_[ML]$': 'several formats in one',
-    '^INT[48]$|_E5M3|FP8_BLOCK|FPW8A16': 'files that we have not checked'}
+    'INT8_W8A8|^INT|_E5M3|FP8_BLOCK|FPW8A16': 'files that we have not checked'}
 KNOWN = tuple(k for k in PRESET_SCHEMES if not re.search('|'.join(NOT_OFFERED), k))
 ADDED = {}   # {name: scheme} of your own formats, from `add_scheme`
 
@@ -85,7 +85,6 @@ class Layout:
 
 LAYOUTS = {
     'int': Layout(16, zero=True, source="GPTQ's packed files"),     # float16
-    'int a8': Layout(16, source='compressed-tensors'),              # float16 a row
     'mx_fp': Layout(8, source='OCP MX 1.0, 5.2 and 5.4.1'),         # E8M0, a power of two
     'mx_int': Layout(8, source='OCP MX 1.0, 5.4.1; 4 bits for 8'),  # 5.3.4 has MXINT8 only
     'nv_fp': Layout(8, tensor=64, source='compressed-tensors'),     # E4M3; two float32 a tensor

@@ -30,7 +30,7 @@ def kind(name: str) -> str: # A scheme's name
 
 # %% ../../nbs/core/05_engines.ipynb #003818e5
 HOLDS = {'auto_round': ('int',), 'auto_gptq': ('int',), 'auto_awq': ('int',),
-         'llm_compressor': ('int', 'int a8', 'mx_fp a4', 'mx_fp a8', 'nv_fp a4'), 'gguf': ('gguf',)}
+         'llm_compressor': ('int', 'mx_fp a4', 'mx_fp a8', 'nv_fp a4'), 'gguf': ('gguf',)}
 WIDTHS = {'auto_awq': (4,)}  # of integers, in bits; the other kinds pack
 PACKED = (2, 3, 4, 8)
 
@@ -69,7 +69,6 @@ LAYERS = {'anything': lambda name, shape: kind(name) != 'bf16',
           'integers of 8 bits': _ints(8),
           'integers of 2 and 3 bits': _ints(2, 3),
           'integers of 2, 3, 4 and 8 bits': _ints(*PACKED),
-          'integers of 8 bits that multiply inputs of 8 bits': _families('int a8'),
           'MXFP4 and MXFP8': _families('mx_fp a4', 'mx_fp a8'),
           'NVFP4': _families('nv_fp a4'),
           'GGUF types': _families('gguf'),
@@ -137,8 +136,6 @@ _NO_KERNEL = dict(why='no kernel for a CPU', remedy=OTHERS)
 
 VLLM = (
     _vllm('cpu', INTS, 'integers of 4 bits', 'loads'),
-    _vllm('cpu', ('llm_compressor',), 'integers of 8 bits that multiply inputs of 8 bits', 'loads',
-          exact=False),
     _vllm('cpu', ('fake',), 'integers of 2, 3, 4 and 8 bits', 'loads'),
     _vllm('cpu', ('fake',), 'MXFP4 and MXFP8', 'loads', exact=False),
     _vllm('cpu', ('fake',), 'NVFP4', 'loads', exact=False),
@@ -159,8 +156,6 @@ _STEPS = 'github.com/intel/auto-round/blob/main/docs/step_by_step.md'
 
 TRANSFORMERS = (
     _transformers('cpu', INTS_OF_ALL_WIDTHS, 'integers of 2, 3, 4 and 8 bits', 'loads'),
-    _transformers('cpu', ('llm_compressor',), 'integers of 8 bits that multiply inputs of 8 bits', 'loads',
-                  exact=False),
     _transformers('cpu', ('llm_compressor',), 'MXFP4 and MXFP8', 'loads', exact=False),
     _transformers('cpu', ('llm_compressor',), 'NVFP4', 'loads', exact=False),
     _transformers('cpu', ('gguf',), 'GGUF types', 'loads'),

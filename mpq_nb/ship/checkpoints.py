@@ -7,10 +7,10 @@ __all__ = ['SIZES', 'FLOAT', 'WORD', 'BYTE', 'FP8', 'NEEDS', 'PACKED_BITS', 'INT
            'FORMATS', 'FETCH', 'GPTQMODEL', 'VLLM', 'SGLANG', 'LLAMA', 'HOW', 'ON_A_CPU', 'USUAL', 'FILE', 'ASKED',
            'CARD', 'FRONT_MATTER', 'stored_tensors', 'tensor_bits', 'Format', 'words', 'groups_in', 'plain_tensors',
            'word_tensors', 'gptq_tensors', 'awq_tensors', 'gptq_bits', 'ct_integers', 'ct_mxfp4', 'ct_mxfp8',
-           'ct_nvfp4', 'ct_int8', 'Packing', 'packing_of', 'ct_tensors', 'compressed_tensors_kind',
-           'compressed_tensors_bits', 'int_obstacle', 'compressed_tensors_obstacle', 'gguf_obstacle', 'check_packable',
-           'check_offered', 'packers', 'packable', 'disk_bytes', 'memory_bytes', 'free_memory', 'how',
-           'serving_commands', 'loading_section', 'quality_section', 'hub_name', 'model_card', 'export', 'reload']
+           'ct_nvfp4', 'Packing', 'packing_of', 'ct_tensors', 'compressed_tensors_kind', 'compressed_tensors_bits',
+           'int_obstacle', 'compressed_tensors_obstacle', 'gguf_obstacle', 'check_packable', 'check_offered', 'packers',
+           'packable', 'disk_bytes', 'memory_bytes', 'free_memory', 'how', 'serving_commands', 'loading_section',
+           'quality_section', 'hub_name', 'model_card', 'export', 'reload']
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #63c5c501
 import gc, json, math, re, shutil, warnings
@@ -171,11 +171,6 @@ def ct_nvfp4(name, shape): # As of `word_tensors`
     return ct_mxfp4(name, shape) | dict(
         weight_scale=(FP8, blocks), weight_global_scale=whole, input_global_scale=whole)
 
-def ct_int8(name, shape): # As of `word_tensors`
-    "Tell which tensors a layer of bytes becomes in compressed-tensors."
-    return dict(weight=(('I8',), tuple(shape)),
-                weight_scale=(FLOAT, (shape[0], groups_in(name, shape[1]))))
-
 # %% ../../nbs/ship/03_checkpoints.ipynb #922f95ef
 @dataclass(frozen=True)
 class Packing:
@@ -187,8 +182,7 @@ INTEGERS = Packing('integers', ct_integers)
 COMPRESSED_TENSORS = {   # {scheme's name: how it is packed}, next to integers
     'MXFP4': Packing('MX formats', ct_mxfp4),
     'MXFP8': Packing('MX formats', ct_mxfp8),
-    'NVFP4': Packing('NVFP4', ct_nvfp4),
-    'INT8_W8A8': Packing('integers', ct_int8)}
+    'NVFP4': Packing('NVFP4', ct_nvfp4)}
 CT_FLOATS = tuple(COMPRESSED_TENSORS)
 
 def packing_of(name # Of a scheme

@@ -27,7 +27,6 @@ RECIPES = {'W4': by_group('W4A16G64'),
            'q/k/v 4, 8, 4': apart('W4A16G64', 'W8A16G64', 'W4A16G64'),
            'q/k/v 4, 4, 16': apart('W4A16G64', 'W4A16G64', 'BF16'),
            'W3 + W2': by_group('W3A16G64', 'W2A16G64'),
-           'W8 by A8': by_group('INT8_W8A8'),
            'MXFP4 + MXFP8': by_group('MXFP4', 'MXFP8'), 'NVFP4': by_group('NVFP4'),
            'Q4_0 + Q8_0 by layer': by_layer('GGUF:Q4_0', 'GGUF:Q8_0')}
 FAKE = ('W4', 'MXFP4 + MXFP8', 'NVFP4')       # a fake checkpoint holds anything; these stand for all
