@@ -7,10 +7,10 @@ __all__ = ['SIZES', 'FLOAT', 'WORD', 'BYTE', 'FP8', 'NEEDS', 'PACKED_BITS', 'INT
            'FORMATS', 'FETCH', 'GPTQMODEL', 'VLLM', 'SGLANG', 'LLAMA', 'HOW', 'ON_A_CPU', 'USUAL', 'FILE', 'ASKED',
            'CARD', 'FRONT_MATTER', 'stored_tensors', 'tensor_bits', 'Format', 'words', 'groups_in', 'plain_tensors',
            'word_tensors', 'gptq_tensors', 'awq_tensors', 'gptq_bits', 'ct_integers', 'ct_mxfp4', 'ct_mxfp8',
-           'ct_nvfp4', 'Packing', 'packing_of', 'compressed_tensors_tensors', 'compressed_tensors_kind',
-           'compressed_tensors_bits', 'int_obstacle', 'compressed_tensors_obstacle', 'gguf_obstacle', 'check_packable',
-           'check_offered', 'packers', 'packable', 'disk_bytes', 'memory_bytes', 'free_memory', 'how',
-           'serving_commands', 'loading_section', 'quality_section', 'hub_name', 'model_card', 'export', 'reload']
+           'ct_nvfp4', 'Packing', 'packing_of', 'ct_tensors', 'compressed_tensors_kind', 'compressed_tensors_bits',
+           'int_obstacle', 'compressed_tensors_obstacle', 'gguf_obstacle', 'check_packable', 'check_offered', 'packers',
+           'packable', 'disk_bytes', 'memory_bytes', 'free_memory', 'how', 'serving_commands', 'loading_section',
+           'quality_section', 'hub_name', 'model_card', 'export', 'reload']
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #63c5c501
 import gc, json, math, re, shutil, warnings
@@ -87,7 +87,7 @@ class Format:
     write: object   # (model, tokenizer, recipe, folder, calibration, tune, consume)
     load: object    # (folder) -> the model on the CPU, computing in float32
     tensors: object = None     # (scheme's name, (outputs, inputs)) -> {part: (types, shape)}
-    stored: object = stored_tensors # (folder, layers) -> what lies there, and its bytes
+    stored: object = stored_tensors   # (folder, layers) -> what lies there, and its bytes
     bits: object = stored_bits # (scheme's name, (outputs, inputs)) -> bits on disk
     kind: object = _one_kind   # (scheme's name) -> what all quantized layers must share
     half: bool = False         # stores in 16 bits what is not quantized, in any model
@@ -190,7 +190,7 @@ def packing_of(name # Of a scheme
     "Look up how compressed-tensors stores a scheme."
     return INTEGERS if family(name) == 'int' else COMPRESSED_TENSORS.get(name)
 
-def compressed_tensors_tensors(name, shape): # As of `word_tensors`
+def ct_tensors(name, shape): # As of `word_tensors`
     "Tell which tensors a layer becomes in compressed-tensors."
     packing = packing_of(name)
     return packing.tensors(name, shape) if packing else plain_tensors(shape)
@@ -297,7 +297,7 @@ FORMATS = {
         ('vllm', 'transformers'), ('compressed-tensors',), ('MXFP4', 'MXFP8'),
         compressed_tensors_obstacle, partial(write_autoround, format='llm_compressor'),
         partial(_load_plain, dtype='float32'),
-        tensors=compressed_tensors_tensors, bits=compressed_tensors_bits,
+        tensors=ct_tensors, bits=compressed_tensors_bits,
         kind=compressed_tensors_kind),
     'gguf': Format(
         ('llama.cpp', 'transformers'), ('gguf',), ('GGUF:Q4_0', 'GGUF:Q8_0'),

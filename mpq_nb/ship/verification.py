@@ -240,8 +240,11 @@ def wrong_layers(out,    # Folder of a checkpoint
                  recipe, # What it should hold
                  format, # One of `FORMATS`
                 ) -> tuple: # (layers, bytes of all tensors)
-    "Find the layers whose tensors are not of the recipe's format."
+    "Find the layers whose tensors are not the recipe's; raises `InputError` if nobody states them."
     f = FORMATS[format]
+    if f.tensors is None:
+        raise InputError(f"format '{format}' does not state which tensors a layer becomes, so "
+                         "nothing can be compared; give its `Format` the function `tensors`.")
     stored, total = f.stored(Path(out), recipe.schemes)
     def right(l, name): return as_stated(stored.get(l, {}), f.tensors(name, recipe.shapes[l]))
     return [l for l, name in recipe.schemes.items() if not right(l, name)], total
