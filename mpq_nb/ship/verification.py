@@ -314,12 +314,6 @@ def input_scales(out, # Folder of a checkpoint in compressed-tensors' format
     return scales
 
 # %% ../../nbs/ship/04_verification.ipynb #d93fa320
-def _far_kl(exact, recipe, ids, real):
-    "KL between the simulated and the real model far apart; None where there is no real."
-    if real is None: return None
-    with simulated(exact, recipe.schemes, activations=False): sim = far_logits(exact, ids)
-    return mean_kl(sim, real)
-
 def _measure(model, recipe, toks, real, rounding, scales):
     "What `verify` reports of logits and buffers, and the errors of the weights."
     ids, exact = toks.ids, exact_copy(model)
@@ -327,7 +321,7 @@ def _measure(model, recipe, toks, real, rounding, scales):
     sim_as = recipe.simulated_as(rounding=rounding)
     with simulated(exact, recipe.schemes, activations=False, sim=sim_as):
         full = weights_only = logits_of(exact, ids)
-        sim = probe_layers(exact, recipe.shapes)
+        sim, far = probe_layers(exact, recipe.shapes), far_logits(exact, ids)
     rounds = any(map(quantizes_activations, recipe.schemes.values()))
     if rounds:
         with quantized(exact, recipe, READER, rounding, scales): full = logits_of(exact, ids)
@@ -336,7 +330,7 @@ def _measure(model, recipe, toks, real, rounding, scales):
     res = mean_distances([logit_distances(ours, theirs)])
     if rounds: res |= dict(reader=READER, kl_as_run=mean_kl(full, real['logits']))
     res |= cost_in_quality(original, real['logits'], full, ids)
-    res['kl_far'] = _far_kl(exact, recipe, ids, real.get('far'))
+    res['kl_far'] = mean_kl(far, real['far']) if 'far' in real else None
     res['wrong_buffers'] = wrong_buffers(rotary_frequencies(exact), with_prefix(real, BUFFER))
     errors = weight_errors(with_prefix(real, PROBED), sim, plain, recipe.shapes)
     return res | dict(weight_error=errors.simulated.max()), errors
