@@ -90,7 +90,7 @@ def test_bad_input_is_one_line_and_status_2(result, tmp_path, args, says):
     (tmp_path/'empty').mkdir()
     whole = (out/'scores.safetensors').read_bytes()
     (tmp_path/'cut.safetensors').write_bytes(whole[:len(whole)//2])
-    recipe = out/'recipes'/'ours-5.json'
+    recipe = out/'recipes'/'ours-MXFP-simulated-5.json'
     (tmp_path/'other.json').write_text(recipe.read_text().replace('model.layers.0.', 'model.layers.99.'))
     mx = mpq('allocate', out/'scores.safetensors', '--bits', 5, '--schemes', 'MXFP4,MXFP8', '-o', tmp_path/'mx.json') if 'SCORES' in args else None
     assert mx is None or mx.returncode == 0

@@ -1,8 +1,10 @@
 "The notebooks, the library and the README belong together and are clean."
 import ast
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,13 +95,39 @@ def test_outputs_hold_no_paths_of_this_machine():
         assert str(ROOT) not in p.read_text() and str(Path.home()/'.cache') not in p.read_text(), p.name
 
 
+# Importing these takes longer than most notebooks run, so they are imported once, and each notebook gets a fork. Nothing of ours is
+# among them.
+RUNNER = """
+from pathlib import Path
+import auto_round, datasets, lm_eval, matplotlib.pyplot, pandas, scipy.optimize, torch, transformers
+from nbdev.test import test_nb
+from mpq_nb.apps.engines.ask import serve
+def ask(notebook, _, out):
+    if not test_nb(Path(notebook))[0]: raise SystemExit(1)
+serve(ask)
+"""
+
+
+@pytest.fixture(scope='session')
+def runner():
+    "A process that runs notebooks in forks."
+    env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'}
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    p = subprocess.Popen([sys.executable, '-c', RUNNER], cwd=ROOT, env=env, text=True, **pipes)
+    yield p
+    p.kill()
+    p.communicate()
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize('nb', RUN, ids=lambda p: str(p.relative_to(ROOT/'nbs')))
-def test_notebook_runs(nb, tmp_path):
+def test_notebook_runs(nb, runner, tmp_path):
     "Top to bottom, by nbdev's own runner, in a process of its own."
-    code = f"from pathlib import Path; from nbdev.test import test_nb; import sys; sys.exit(not test_nb(Path({str(nb)!r}))[0])"
-    r = run(sys.executable, '-c', code, cwd=ROOT)
-    assert r.returncode == 0, r.stderr[-3000:]
+    job = dict(folder=str(nb), tokens='', out=str(tmp_path/'out'), seconds=580, env={})
+    runner.stdin.write(json.dumps(job) + '\n')
+    runner.stdin.flush()
+    code = json.loads(runner.stdout.readline())['code']
+    assert code == 0, (tmp_path/'out.stderr').read_text(errors='replace')[-3000:]
 
 
 def test_the_readme_says_what_the_benchmark_measured():
