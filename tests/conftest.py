@@ -32,7 +32,9 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadScopeScheduling
     config.option.loadscopereorder = False
     class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid): return nodeid if 'test_notebook_runs' in nodeid else nodeid.partition('::')[0]
+        def _split_scope(self, nodeid):
+            if '02_cluster' in nodeid: return 'tests/test_study.py'       # two Ray clusters at once get in each other's way
+            return nodeid if 'test_notebook_runs' in nodeid else nodeid.partition('::')[0]
     return ByFile(config, log)
 
 
