@@ -33,7 +33,7 @@ def pytest_xdist_make_scheduler(config, log):
     config.option.loadscopereorder = False
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            if '02_cluster' in nodeid: return 'tests/test_study.py'       # two Ray clusters at once get in each other's way
+            if '02_cluster' in nodeid: return 'test_study.py'       # two Ray clusters at once get in each other's way
             return nodeid if 'test_notebook_runs' in nodeid else nodeid.partition('::')[0]
     return ByFile(config, log)
 
