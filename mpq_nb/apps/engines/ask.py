@@ -131,7 +131,7 @@ def ask_vllm(folder, tokens, out):
 
     LogitsProcessor.forward = noting
     one = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=1, detokenize=False)
-    llm.generate(dict(prompt_token_ids=ids), one)
+    llm.generate(dict(prompt_token_ids=ids), one, use_tqdm=False)
     write_logits(max(noted, key=len), out)
 
 # %% ../../../nbs/apps/engines/00_ask.ipynb #5b0b0a04
