@@ -278,13 +278,14 @@ def engine_and_platform(engine: str, # One of `ENGINES`, perhaps with a platform
 
 # %% ../../nbs/core/05_engines.ipynb #e0000039
 def promises_for(engine: str,   # One of `ENGINES`
-                 platform: str, # One of `PLATFORMS`
+                 platform: str = None, # One of `PLATFORMS`; None: all
                  format=None,   # Kind of checkpoint; None: all
                  version=None,  # Of the engine; None: all
                 ) -> list:
     "List the promises for an engine on a platform."
     covering = (platform, 'any', *(['cuda'] if platform in GENERATIONS else []))
-    here = [p for p in PROMISES if p.engine == engine and p.platform in covering]
+    here = [p for p in PROMISES if p.engine == engine]
+    if platform: here = [p for p in here if p.platform in covering]
     if format: here = [p for p in here if format in p.formats]
     if version: here = [p for p in here if p.version == version]
     return here

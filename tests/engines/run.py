@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from mpq_nb.apps.engines.check import (
-    checkpoints_to_try, Engine, logit_distance, PLATFORM, recipe_of, simulated_logits, write_checkpoint)
+    checkpoints_to_try, Engine, logit_distance, recipe_of, simulated_logits, write_checkpoint)
 from mpq_nb.models import layers
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +19,7 @@ from install import HOME, is_whole
 ROOT = Path(__file__).parent.parent.parent
 LINES = ROOT/'nbs'/'benchmarks'/'engines.jsonl'
 WORK = HOME/'work'
+PLATFORM = 'metal' if sys.platform == 'darwin' else 'cpu'
 SHORT = 128            # llama.cpp's logits come as one JavaScript object a token of the vocabulary
 KEY = ('model', 'format', 'recipe', 'engine', 'platform', 'version', 'settings')
 # What is set for an engine. vLLM rounds activations to 8 bits on CPUs that are fast at it, unless it is told not to.

@@ -107,13 +107,14 @@ def keep_texts() -> dict: # {name: text}
         new.write_text(kept, encoding='utf-8')
     return texts
 
-def fill_tables(help: str # With names of `TABLES` in braces
+def fill_tables(help: str, # With names of `TABLES` in braces
+                kept=None, # `kept_texts()`, if you have read them
                ) -> str:
     "Put tables into a help text in place of their names."
     def written(match):
         name = match[1]
         if f'mpq_nb.{TABLES[name][0]}' in sys.modules: return table_text(name)
-        return (kept_texts() or keep_texts())[name]
+        return (kept or kept_texts() or keep_texts())[name]
     return re.sub(r'\{([^}]+)\}', written, help)
 
 # %% ../../../nbs/apps/cli/00_commands.ipynb #8ff71783
@@ -218,8 +219,9 @@ def error(self: Parser,
 @patch
 def fill_help(self: Parser):
     "Put the tables into the help of every argument."
-    for a in self._actions:
-        if a.help: a.help = fill_tables(a.help)
+    named = [a for a in self._actions if a.help and '{' in a.help]
+    kept = kept_texts() if named else {}
+    for a in named: a.help = fill_tables(a.help, kept)
 
 @patch
 def format_help(self: Parser) -> str:

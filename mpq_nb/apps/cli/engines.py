@@ -17,10 +17,10 @@ def promised(name=None # An engine, perhaps with a platform: `"vllm:cpu"`; None:
     from mpq_nb.core import engines as E
     engine, _, platform = (name or '').partition(':')
     if name: E.engine_and_platform(name)
-    def wanted(p):
-        return p.engine in (engine or p.engine) and p.platform in (platform or p.platform, 'any')
+    named = [engine] if name else E.ENGINES
+    found = [p for e in named for p in E.promises_for(e, platform)]
     keys = 'engine', 'version', 'platform', 'answer', 'about', 'formats', 'why', 'remedy', 'source'
-    return [{k: getattr(p, k) for k in keys} for p in E.PROMISES if wanted(p)]
+    return [{k: getattr(p, k) for k in keys} for p in found]
 
 def promise_lines(promises: list # As `promised` lists them
                  ) -> list:      # Lines of text
@@ -86,11 +86,11 @@ def run_check(name: str,       # Engine, perhaps with a platform
     engine, platform = engine_and_platform(name, 'cpu')
     if ':' not in name: platform = platform_here(engine)
     kinds = kinds_of(formats)
-    who = f'{engine} {Engine(engine, at).version}'
-    say(f'asking {who} on {platform}')
     rows = []
-    with quiet():
-        for c in check_engine(engine, at, platform, kinds):
+    with Engine(engine, at) as installed, quiet():
+        who = f'{engine} {installed.version}'
+        say(f'asking {who} on {platform}')
+        for c in check_engine(installed, platform, kinds):
             rows.append(checked_row(c))
             say(f'  {c.format} of {c.recipe}: {c.answer}, {c.verdict}')
     broken = any(r['verdict'] == 'broken' for r in rows)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'FAKE', 'SHAPE', 'PACKAGES', 'CARRIED', 'INSTALL', 'ASK', 'VERSIONS', 'SETTINGS', 'SECONDS', 'NONSENSE',
-           'PLATFORM', 'LENGTH', 'by_group', 'by_layer', 'apart', 'recipe_of', 'checkpoints_to_try', 'logit_distance',
+           'LENGTH', 'by_group', 'by_layer', 'apart', 'recipe_of', 'checkpoints_to_try', 'logit_distance',
            'with_weights', 'simulated_logits', 'interpreter', 'not_installed', 'python_packages', 'node_packages',
            'outside', 'Answer', 'last_lines', 'read_answer', 'Engine', 'read_logits', 'llama_script', 'is_too_far',
            'Checked', 'check_model', 'write_checkpoint', 'distances', 'check_engine']
@@ -28,6 +28,7 @@ from ...core.engines import HOLDS, Servable, servable
 from ...core.recipes import Recipe
 from ...ship.checkpoints import export, packers
 from ...ship.fake import save_fake
+from ...ship.verification import logit_distances
 
 # %% ../../../nbs/apps/engines/01_check.ipynb #0e88a1c1
 def by_group(*schemes # Names
@@ -80,10 +81,9 @@ def logit_distance(ours,   # Logits [T, V]
                    theirs, # Logits [T', V]; T' may be less
                   ) -> tuple:  # (KL in nats per token, share of equal top predictions)
     "Compare two models by their logits on the same tokens."
-    theirs = theirs[:len(ours)]
-    a, b = ours[:len(theirs)].log_softmax(-1), theirs.log_softmax(-1)
-    kl = (a.exp() * (a - b)).sum(-1).mean().item()
-    return kl, (a.argmax(-1) == b.argmax(-1)).float().mean().item()
+    common = min(len(ours), len(theirs))
+    kl, top1, _ = logit_distances(ours[None, :common], theirs[None, :common])
+    return kl.item(), top1.item()
 
 def with_weights(model, # Any
                  dtype: torch.dtype):
@@ -351,11 +351,13 @@ class Checked:
         return 'new' if self.promised.answer == 'unknown' else 'kept'
 
 # %% ../../../nbs/apps/engines/01_check.ipynb #ce17dbc8
-def check_model():
-    "Make the tiny model whose checkpoints are tried, in bfloat16, and a tokenizer."
+def check_model(family='llama', # As of `tiny_model`
+                shape=SHAPE,    # Its settings
+               ): # (model in bfloat16, tokenizer)
+    "Make a tiny model whose checkpoints are tried."
     tok = demo_model(device='cpu')[1]
     with tempfile.TemporaryDirectory() as folder:   # read back, as a user's model is
-        tiny_model('llama', vocab_size=len(tok), **SHAPE).save_pretrained(folder)
+        tiny_model(family, vocab_size=len(tok), **shape).save_pretrained(folder)
         tok.save_pretrained(folder)
         return load(folder, 'bfloat16', 'cpu')
 
@@ -377,17 +379,15 @@ def distances(found: Answer, model, recipe, ids) -> dict: # kl and noise, in nat
     same = simulated_logits(model, recipe, ids[:len(found.logits)], getattr(torch, found.dtype))
     return dict(kl=kl, noise=logit_distance(ours, same)[0])
 
-PLATFORM = 'metal' if sys.platform == 'darwin' else 'cpu'
 LENGTH = 128           # tokens
 
-def check_engine(name: str,         # As in `Engine`
-                 at=None,           # As in `Engine`
-                 platform=PLATFORM, # On which it runs here
+def check_engine(engine: Engine,
+                 platform='cpu',    # On which it runs here
                  formats=None,      # Kinds of checkpoint to try; None: all
                  recipes=None,      # Keys of `RECIPES`; None: all
                 ):                  # Yields `Checked`
-    "Ask an engine for checkpoints of every kind; raises `InputError` for one that is not there."
-    with Engine(name, at) as engine, tempfile.TemporaryDirectory() as tmp:
+    "Ask an engine for checkpoints of every kind."
+    with tempfile.TemporaryDirectory() as tmp:
         folder, out = Path(tmp)/'checkpoint', Path(tmp)/'logits'
         model, tok = check_model()
         ids = torch.randint(3, len(tok), (LENGTH,), generator=torch.Generator().manual_seed(0))
@@ -397,6 +397,6 @@ def check_engine(name: str,         # As in `Engine`
             write_checkpoint(model, tok, recipe, format, ids, folder)
             found = engine.ask(folder, ids, out)
             shutil.rmtree(folder)
-            promised = servable(recipe, name, platform, format)
+            promised = servable(recipe, engine.name, platform, format)
             apart = distances(found, model, recipe, ids)
             yield Checked(format, recipe_name, promised, found, **apart)
