@@ -11,7 +11,10 @@ __all__ = ['check_schemes', 'warn_small', 'model_cache', 'score', 'ALL', 'backwa
 import warnings
 from dataclasses import asdict, replace
 
+import torch
+
 from . import __version__
+from .base.experts import counted
 from .base.files import InputError, unknown
 from .base.formats import about_formats
 from .base.layers import groups as make_groups, layers
@@ -26,7 +29,8 @@ from mpq_nb.base.walk import (
 from .base.weights import cache_shape, fingerprint, identity, resident, rest_bytes
 from .core.fisher import FEW, fisher_gradient, labels
 from .core.rivals import kl_sliced, Method, METHODS, text_gradient, uniform_kl
-from .core.scores import BEFORE, loss_name, mean_loss, META, SAME, Scores, TENSORS
+from .core.scores import (
+    BEFORE, ENOUGH, loss_name, mean_loss, META, SAME, Scores, TENSORS, with_prior)
 
 # %% ../nbs/sensitivity.ipynb #aee2a244
 _all_ = [
@@ -126,13 +130,27 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
 # %% ../nbs/sensitivity.ipynb #94ed5bc9
 def _losses(p, method, rescale):
     "Run a pass: return its `loss`, its `uniform`, and what else the method keeps."
-    def run(batch): return method.run(replace(p, batch=batch))
+    def run(batch):
+        with counted(p.model) as shares: found = method.run(replace(p, batch=batch))
+        return _with_experts(found, p, shares) if shares and method.reads_text else found
     def measure(batch): return uniform_kl(replace(p, batch=batch))
     found = dict(p.state.once('losses', lambda: fitting(p.batch, run)))
     uniform = fitting(p.batch, measure) if rescale else None
     if 'samples' in found: found['loss'] = mean_loss(found['samples'], uniform)
     elif rescale: found['loss'] = mean_loss(found['loss'][None], uniform)
     return found | dict(uniform=uniform)
+
+def _with_experts(found, p, shares):
+    "Add the tokens that each layer saw, and have experts that saw few lean on others."
+    seen = torch.tensor([round(shares.get(l.name, 1) * p.ids.numel()) for l in p.layers])
+    few = [l.name for l, n in zip(p.layers, seen.tolist()) if n < ENOUGH]
+    if few:
+        warnings.warn(
+            f'{len(few)} of {len(shares)} layers of experts saw fewer than {ENOUGH} tokens of the '
+            f'calibration text, {few[0]} for one; they are scored in part by the mean of their '
+            "block's experts. More sequences (-n) would tell them apart.")
+    rows = {k: with_prior(t, p.layers, seen) for k, t in found.items()}
+    return rows | dict(seen=seen)
 
 def _depends_on(p, toks, method, head):
     "List all that the numbers of an interrupted run depend on."

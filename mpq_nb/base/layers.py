@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TINY', 'SMALL', 'ROUTERS', 'FUSED', 'GROUPS', 'tiny_model', 'blocks', 'Layer', 'linear_layers', 'quant_method',
-           'quantized_source', 'output_layer', 'layers', 'fusion', 'groups']
+           'quantized_source', 'output_layer', 'layers', 'fusion', 'same_part', 'groups']
 
 # %% ../../nbs/base/04_layers.ipynb #f25856b0
 import json, re
@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from .experts import expert_part, open_experts
 from .files import InputError, unknown
 
 # %% ../../nbs/base/04_layers.ipynb #9bb0c2ef
@@ -73,7 +74,7 @@ def numel(self: Layer) -> int:
     return self.shape[0] * self.shape[1]
 
 # %% ../../nbs/base/04_layers.ipynb #1b62876a
-ROUTERS = ('gate', 'router')
+ROUTERS = ('gate', 'router', 'shared_expert_gate')
 
 def linear_layers(prefix: str,         # The name of the list of blocks, from `blocks`
                   blks: nn.ModuleList, # The blocks
@@ -130,13 +131,17 @@ def _check_original(model, blks):
     name = model.config._name_or_path or type(model).__name__
     raise quantized_source(name, quant_method(config))
 
-def _check_dense(model, prefix, blks):
-    "Raise if the experts of a block are one parameter."
-    for name, p in blks.named_parameters():
-        if p.ndim != 3 or 'expert' not in name: continue
-        raise InputError(f"{type(model).__name__} is a mixture of experts, and its experts "
-                         f"({prefix}.{name}) are not linear layers that can be quantized "
-                         "one by one; only dense models are supported.")
+def _check_experts(model, prefix, blks):
+    "Raise if a block's experts are no linear layers."
+    for place, m in blks.named_modules():
+        if isinstance(m, nn.Linear): continue
+        for name, p in m.named_parameters(recurse=False):
+            whole = f'{place}.{name}'
+            if p.ndim < 2 or 'expert' not in whole: continue
+            raise InputError(f"{type(model).__name__} is a mixture whose experts "
+                             f"({prefix}.{whole}) do not use transformers' interface for "
+                             "experts, so they cannot be quantized one by one; this "
+                             "architecture is not supported.")
 
 def _check_own_weights(model, ls):
     "Raise if two layers share a weight."
@@ -168,7 +173,8 @@ def layers(model: nn.Module,   # A decoder from transformers
     "List the quantizable layers of `model`; raises `InputError` if there is none, or it cannot be quantized."
     prefix, blks = blocks(model)
     _check_original(model, blks)
-    _check_dense(model, prefix, blks)
+    open_experts(model)
+    _check_experts(model, prefix, blks)
     found = linear_layers(prefix, blks)
     _check_own_weights(model, found)
     if not found:
@@ -180,22 +186,29 @@ def layers(model: nn.Module,   # A decoder from transformers
 
 # %% ../../nbs/base/04_layers.ipynb #98363532
 FUSED = (('q_proj', 'k_proj', 'v_proj'), ('gate_proj', 'up_proj'), ('w1', 'w3'))
-GROUPS = ('none', 'fused')
+GROUPS = ('none', 'experts', 'fused')
 
 def fusion(name: str): # A layer's full name
     "Return a key that layers share which engines fuse; a layer that is not fused has its name."
     parent, _, leaf = name.rpartition('.')
+    if expert_part(name): return expert_part(name)[0], 'all'
     for together in FUSED:
         if leaf in together: return parent, together
     return name
 
+def same_part(name: str): # A layer's full name
+    "Return a key that the experts of a block share for each of their matrices; others have their name."
+    part = expert_part(name)
+    return (part[0], part[2]) if part else name
+
 def groups(ls: list[Layer],    # Layers, from `layers`
-           how: str = 'none',  # `"none"`: each for itself; `"fused"`: as engines fuse
+           how: str = 'none',  # One of `GROUPS`
           ) -> list[tuple[str, ...]]: # Names of each group's layers
     "Group the layers that must take the same scheme; raises `InputError` for another `how`."
     if how not in GROUPS: raise unknown('grouping', how, GROUPS)
+    key_of = dict(none=str, experts=same_part, fused=fusion)[how]
     out = {}
     for l in ls:
-        key = fusion(l.name) if how == 'fused' else l.name
+        key = key_of(l.name)
         out.setdefault(key, []).append(l.name)
     return [tuple(names) for names in out.values()]

@@ -396,7 +396,9 @@ class Simulation:
 
     def __post_init__(self): activations(self.engine), rounding_of(self.rounding)
     def weight(self, w, name, scale=None): return qdq(w, name, self.rounding, scale)
-    def inputs(self, x, name, scale=None): return qdq_activation(x, name, self.engine, scale)
+    def inputs(self, x, name, scale=None):
+        if not x.numel(): return x            # of an expert without tokens
+        return qdq_activation(x, name, self.engine, scale)
     def rounds_inputs(self, name): return quantizes_activations(name, self.engine)
 
 # %% ../../nbs/base/03_quantizers.ipynb #843df944

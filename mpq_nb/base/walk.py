@@ -231,16 +231,16 @@ def predictions(model, # A decoder from transformers
 # %% ../../nbs/base/08_walk.ipynb #bd38bf9f
 @contextmanager
 def watched(layers, # {name: linear layer}
-            see,    # Called with (name, x, g, h) for each when a backward pass goes through it
+            see,    # Called with (name, x, g, h, places) for each when a backward pass goes through it; `places` of an expert's tokens
            ):
     "For the length of the block, show each layer's input and the gradients at its output and input to `see`."
     def hooks(name, m):
         g_of = []
         def before(m, args):
             if not args[0].requires_grad: return
-            x = args[0].view_as(args[0])
+            x, places = args[0].view_as(args[0]), getattr(m, 'places', None)
             raw = args[0].detach()        # a hook that held `x` itself would keep its graph alive
-            x.register_hook(lambda h: see(name, raw, g_of.pop(), h))
+            x.register_hook(lambda h: see(name, raw, g_of.pop(), h, places))
             return (x, *args[1:])
         def after(m, args, out):
             if out.requires_grad: out.register_hook(g_of.append)
@@ -391,7 +391,10 @@ def _measuring(layers, measure, rows):
     "Watch some layers for the length of the block; then append what `measure` made of each batch to their `rows`."
     row_of = {name: measure(name, layer) for name, layer in layers.items()}
     made = {name: [] for name in layers}
-    def see(name, x, g, h):
+    def see(name, x, g, h, places):
+        if places is not None:
+            made[name].append(row_of[name](x, g, h, places))
+            return
         if x.ndim != 3:
             raise InputError(f'{name} sees inputs of shape {tuple(x.shape)}, not [sequences, tokens, channels]; '
                              'layers that see only some tokens are not supported.')

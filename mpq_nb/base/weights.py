@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import nn
 
+from .experts import open_experts
 from .formats import definitions
 from .layers import layers
 
@@ -66,6 +67,7 @@ def _parameters(model):
 def fingerprint(model: nn.Module, # A decoder from transformers
                ) -> str:          # 16 hexadecimal digits
     "Hash the names, shapes and a sample of the values of all parameters."
+    open_experts(model)
     h = hashlib.sha256()
     for name, p in _parameters(model):
         stride = (p.numel() // 256) | 1
@@ -106,6 +108,7 @@ def _circumstances(model):
 def identity(model: nn.Module, # A decoder from transformers
             ) -> str:          # fingerprint-hash-dtype-device
     "Return a text by which you tell models apart whose predictions may differ."
+    open_experts(model)
     h = hashlib.sha256(_circumstances(model).encode())
     for name, t in (*model.named_buffers(), *model.named_parameters()):    # packed weights are buffers
         if not t.is_meta: h.update(f'{name}{tuple(t.shape)}'.encode() + _row_sums(t.detach()))

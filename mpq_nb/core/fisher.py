@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['FEW', 'labels', 'uniform_draws', 'fisher_gradient', 'token_effect', 'per_segment', 'weight_effect', 'input_effect',
-           'effect_loss', 'weight_errors', 'weight_effects', 'input_error', 'input_effects', 'half_products', 'fisher']
+           'effect_loss', 'weight_errors', 'token_effects', 'weight_effects', 'input_error', 'input_effects',
+           'half_products', 'fisher']
 
 # %% ../../nbs/core/00_fisher.ipynb #5b09db67
 import hashlib
 
 import torch
 
+from ..base.experts import on_sequences
 from ..base.quantizers import Simulation
 from ..base.simulation import shared_input
 from ..base.walk import Pass, run_pass, SEGMENT
@@ -91,6 +93,14 @@ def weight_errors(w: torch.Tensor,  # Weight [outputs, inputs]
     "Q(W) - W in every format, a row each."
     return torch.stack([(sim.weight(w, s) - w).flatten() for s in schemes])
 
+def token_effects(x: torch.Tensor,      # Inputs of the layer […, inputs]
+                  g: torch.Tensor,      # Gradients at its output […, outputs]
+                  errors: torch.Tensor, # From `weight_errors`, [Q, outputs·inputs]
+                 ) -> torch.Tensor:     # float32 […, Q]
+    "`token_effect` of Q formats, one after the other."
+    matrices = errors.view(len(errors), g.shape[-1], -1)
+    return torch.stack([token_effect(x, g, error) for error in matrices], -1).float()
+
 def weight_effects(x: torch.Tensor,      # Inputs of the layer [n, T, inputs]
                    g: torch.Tensor,      # Gradients at its output [n, T, outputs]
                    errors: torch.Tensor, # From `weight_errors`, [Q, outputs·inputs]
@@ -100,23 +110,21 @@ def weight_effects(x: torch.Tensor,      # Inputs of the layer [n, T, inputs]
     if len(errors) > FEW.get(x.device.type, 2):
         parts = zip(g.to(x.dtype).split(segment, 1), x.split(segment, 1))
         return torch.stack([(gs.mT @ xs).flatten(1) @ errors.T for gs, xs in parts], 1).float()
-    matrices = errors.view(len(errors), g.shape[-1], -1)
-    effects = torch.stack([token_effect(x, g, error) for error in matrices], -1)
-    return per_segment(effects, segment).float()
+    return per_segment(token_effects(x, g, errors), segment)
 
 # %% ../../nbs/core/00_fisher.ipynb #ce07fbfc
 def input_error(sim: Simulation): # Who computes
     "A function of (x, name of a format): Q(x) - x in float32, kept while layers read the same x."
     return shared_input(lambda x, name: (sim.inputs(x, name) - x).float())
 
-def input_effects(x: torch.Tensor,  # Inputs of the layer [n, T, inputs]
-                  h: torch.Tensor,  # Gradients at its input [n, T, inputs]
+def input_effects(x: torch.Tensor,  # Inputs of the layer […, inputs]
+                  h: torch.Tensor,  # Gradients at its input […, inputs]
                   schemes,          # Names of Q formats
                   sim: Simulation,  # Who computes
                   error,            # From `input_error`
-                 ) -> torch.Tensor: # float32 [n, T, Q]
+                 ) -> torch.Tensor: # float32 […, Q]
     "`input_effect` of Q formats; zero where a format rounds no inputs."
-    none = torch.zeros(x.shape[:2], device=x.device)
+    none = torch.zeros(x.shape[:-1], device=x.device)
     effects = [input_effect(error(x, s), h) if sim.rounds_inputs(s) else none for s in schemes]
     return torch.stack(effects, -1)
 
@@ -134,9 +142,12 @@ def fisher(p: Pass) -> dict: # samples [N, L, Q], in nats per token, and cross [
     def gradient(logits, ids, at): return fisher_gradient(logits, draws[at])
     def measure(name, layer):
         errors = weight_errors(layer.weight.detach(), p.schemes, p.sim)
-        def products(x, g, h):
-            weight = weight_effects(x, g, errors, SEGMENT)
-            return half_products(weight, input_effects(x, h, p.schemes, p.sim, errors_of_inputs))
+        def products(x, g, h, places=None):
+            inputs = input_effects(x, h, p.schemes, p.sim, errors_of_inputs)
+            if places is None: return half_products(weight_effects(x, g, errors, SEGMENT), inputs)
+            by_token = token_effects(x, g, errors)
+            weight, inputs = [on_sequences(t, places, p.ids.shape[1]) for t in (by_token, inputs)]
+            return half_products(per_segment(weight), inputs)
         return products
     cross = run_pass(p, gradient, measure) / p.ids.shape[1]
     return dict(samples=cross.diagonal(dim1=-2, dim2=-1).clone(), cross=cross)

@@ -17,6 +17,7 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..base.experts import sequences, sums
 from ..base.files import InputError
 from ..base.formats import about_formats
 from ..base.layers import layers
@@ -87,9 +88,10 @@ def linear(model,          # A decoder from transformers, unquantized
             at, here = recipe.schemes[name], layer.weight.detach()
             def step(s): return (here if s == at else sim.weight(before[name], s)) - here
             steps = torch.stack([step(s).flatten() for s in schemes])       # [Q, out·in]
-            def change(x, g, h):
-                of_weight = _weight_part(steps, values(x, at), g)
-                return of_weight + _input_part(values, x, at, schemes, h)
+            def change(x, g, h, places=None):
+                def each(t): return sequences(t, places, ids.shape[1])
+                of_weight = _weight_part(steps, each(values(x, at)), each(g))
+                return of_weight + _input_part(values, x, at, schemes, h, places, ids.shape[1])
             return change
         return run_pass(Pass(model, ids, ls, batch=batch), kl_gradient(refs), measure) / ids.shape[1]
 
@@ -97,10 +99,11 @@ def _weight_part(steps, x, g):
     "⟨g, (W_q - W_c)x⟩ of each sequence and scheme, [n, Q]."
     return torch.stack([steps @ (gi.T @ xi).flatten() for gi, xi in zip(g, x)]).float()
 
-def _input_part(values, x, at, schemes, h):
+def _input_part(values, x, at, schemes, h, places, length):
     "⟨h, x_q - x_c⟩ of each sequence and scheme, [n, Q]; h is the gradient at the layer's input."
     here, h = values(x, at), h.float()
-    return torch.stack([((values(x, s) - here).float() * h).sum((1, 2)) for s in schemes], -1)
+    products = [(values(x, s) - here).float() * h for s in schemes]
+    return torch.stack([sums(product, places, length) for product in products], -1)
 
 # %% ../../nbs/core/07_refinement.ipynb #f957b876
 SURE = .999   # of a loss, before a measurement is cut short

@@ -14,6 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..base import walk
+from ..base.experts import sequences, sums
 from ..base.layers import blocks
 from ..base.quantizers import check_finite, Simulation
 from ..base.schemes import bits
@@ -42,13 +43,14 @@ def output_fisher(p: Pass) -> dict: # samples [N, L, Q]
     def measure(name, layer):
         w = layer.weight.detach()
         quantized = [(s, p.sim.weight(w, s)) for s in p.schemes]
-        def squares(x, g, h):
+        def squares(x, g, h, places=None):
             y = x @ w.T
             columns = []
             for s, q in quantized:
                 error = p.sim.inputs(x, s) @ q.T - y
-                columns.append((error * g).float().pow(2).sum((1, 2)))
-                del error
+                square = (error * g).float().pow(2)
+                columns.append(sums(square, places, p.ids.shape[1]))
+                del error, square
             return torch.stack(columns, -1) / 2
         return squares
     return dict(samples=run_pass(p, text_gradient, measure) / p.ids.shape[1])
@@ -65,7 +67,10 @@ def _absolute_products(p, scheme):
         def measure(name, layer):
             error = before[name] - layer.weight.detach()
             def total(x, g): return ((g.T @ p.sim.inputs(x, scheme)) * error).float().abs().sum()
-            return lambda x, g, h: torch.stack([total(xi, gi) for xi, gi in zip(x, g)])
+            def totals(x, g, h, places=None):
+                pairs = zip(*[sequences(t, places, p.ids.shape[1]) for t in (x, g)])
+                return torch.stack([total(xi, gi) for xi, gi in pairs])
+            return totals
         return run_pass(p, text_gradient, measure, f'pass in {scheme}', together=True)
 
 # %% ../../nbs/core/01_rivals.ipynb #111b9374

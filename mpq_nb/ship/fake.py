@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from ..base.experts import closed_state
 from ..base.files import atomic, check_out, InputError
 from ..base.layers import layers
 from ..base.loading import FAKE, source_folder
@@ -100,7 +101,7 @@ def save_fake(model,          # A decoder from transformers
     rounds = {l: s for l, s in recipe.schemes.items() if quantizes_activations(s)}
     note = dict(engine=recipe.simulation.engine) | rounds
     with quantized(model, recipe), atomic(out) as tmp:
-        model.save_pretrained(tmp)
+        model.save_pretrained(tmp, state_dict=closed_state(model))
         tokenizer.save_pretrained(tmp)
         copy_along(model, tmp)
         recipe.save(tmp/'recipe.json')
