@@ -100,7 +100,7 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
           toks,                      # `Tokens` or a LongTensor [N, T]
           schemes=('MXFP4', 'MXFP8'), # Names of the formats to choose among later
           method: str = 'fisher',    # One of `METHODS`
-          groups: str = 'none',      # `"none"`: each layer chooses; `"fused"`: as engines fuse them
+          groups: str = 'none',      # `"none"`: each layer chooses; `"experts"`: a block's experts choose together; `"fused"`: as engines fuse
           batch: int = None,         # Sequences at a time; by default 4, and 16 on a GPU
           seed: int = 0,             # Of the sampled labels
           rescale: bool = None,      # Rescale to the measured uniform models? Default: with 3 schemes or more

