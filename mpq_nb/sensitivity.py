@@ -28,7 +28,9 @@ from mpq_nb.base.walk import (
     watched)
 from .base.weights import cache_shape, fingerprint, identity, resident, rest_bytes
 from .core.fisher import FEW, fisher_gradient, labels
-from .core.rivals import kl_sliced, Method, METHODS, text_gradient, uniform_kl
+from .core.rivals import (
+    EVERY, experts_factor, experts_kl, kl_sliced, Method, METHODS, parts_of_experts,
+    text_gradient, uniform_kl)
 from .core.scores import (
     BEFORE, ENOUGH, loss_name, mean_loss, META, SAME, Scores, TENSORS, with_prior)
 
@@ -107,6 +109,7 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
           head: bool = False,        # Score `lm_head` as well, where it has a weight of its own?
           engine: str = 'autoround', # Who rounds activations, one of `mpq_nb.schemes.ACTIVATIONS`
           rounding: str = ROUNDING,  # How weights are rounded, one of `mpq_nb.schemes.ROUNDINGS`
+          correct_experts: bool = True, # Measure a sample of a mixture's experts, and correct the losses of all by it? (fisher)
           state=Checkpoint(),        # To resume: `with Checkpoint(path) as state: score(…, state=state)`
          ) -> Scores:                # Loss of every group in every scheme, KL in nats per token
     "Estimate how much each layer hurts in each scheme; raises `InputError` for what cannot be scored."
@@ -119,22 +122,27 @@ def score(model,                     # A decoder from `mpq_nb.models.load` or tr
     warn_small(_weights(model, ls, schemes))
     p = Pass(model, toks.ids, ls, schemes, batch, seed, sim, state)
     about = _about(p, toks, method)
-    if state.path: state.of('scoring', **_depends_on(p, toks, method, head))
+    if state.path: state.of('scoring', **_depends_on(p, toks, method, head),
+                             correct_experts=correct_experts)
     if rescale is None: rescale = len(schemes) > 2
-    found = _losses(p, METHODS[method], rescale)
+    found = _losses(p, METHODS[method], rescale, correct_experts)
+    if 'checked' in found: about['experts'] = _side_by_side(found.pop('checked'), schemes)
     one_each = tuple((l.name,) for l in ls)
     scores = Scores(layers=tuple(ls), groups=one_each, schemes=schemes,
                     ids=toks.ids, meta=about, **found)
     return scores.regroup(groups)
 
 # %% ../nbs/sensitivity.ipynb #94ed5bc9
-def _losses(p, method, rescale):
+def _losses(p, method, rescale, correct_experts=True):
     "Run a pass: return its `loss`, its `uniform`, and what else the method keeps."
     def run(batch):
         with counted(p.model) as shares: found = method.run(replace(p, batch=batch))
         return _with_experts(found, p, shares) if shares and method.reads_text else found
     def measure(batch): return uniform_kl(replace(p, batch=batch))
+    def correct(batch): return _corrected(found, replace(p, batch=batch))
     found = dict(p.state.once('losses', lambda: fitting(p.batch, run)))
+    if correct_experts and 'cross' in found and parts_of_experts(p.layers):
+        found = dict(p.state.once('corrected', lambda: fitting(p.batch, correct)))
     uniform = fitting(p.batch, measure) if rescale else None
     if 'samples' in found: found['loss'] = mean_loss(found['samples'], uniform)
     elif rescale: found['loss'] = mean_loss(found['loss'][None], uniform)
@@ -151,6 +159,25 @@ def _with_experts(found, p, shares):
             "block's experts. More sequences (-n) would tell them apart.")
     rows = {k: with_prior(t, p.layers, seen) for k, t in found.items()}
     return rows | dict(seen=seen)
+
+def _side_by_side(checked, schemes):
+    "List for each format what was predicted and measured of each part of the experts."
+    predicted, measured = checked.transpose(1, 2).tolist()
+    both = zip(schemes, predicted, measured)
+    return {s: dict(predicted=p, measured=m) for s, p, m in both}
+
+def _corrected(found, p):
+    "Multiply the losses of experts by what a sample of them showed."
+    divided, picked = parts_of_experts(p.layers), found['samples'][::EVERY]
+    measured = experts_kl(p)
+    predicted = torch.stack([picked[:, places].sum(1) for places in divided], 1)
+    factor = experts_factor(measured, predicted)
+    samples, cross = found['samples'].clone(), found['cross'].clone()
+    for places in divided:
+        samples[:, places] *= factor
+        cross[:, places] *= (factor[:, None] * factor).sqrt()
+    checked = torch.stack([predicted.mean(0), measured.mean(0)])
+    return found | dict(samples=samples, cross=cross, checked=checked)
 
 def _depends_on(p, toks, method, head):
     "List all that the numbers of an interrupted run depend on."

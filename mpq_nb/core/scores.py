@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['META', 'ENOUGH', 'SAME', 'TENSORS', 'BEFORE', 'Table', 'Meta', 'Scores', 'mean_loss', 'alike', 'trust', 'with_prior',
-           'in_nats', 'loss_name', 'markdown_table', 'check_consistent']
+           'experts_note', 'in_nats', 'loss_name', 'markdown_table', 'check_consistent']
 
 # %% ../../nbs/core/02_scores.ipynb #0b5afbc3
 import json
@@ -135,6 +135,15 @@ def with_prior(rows: torch.Tensor, # Of each sequence and layer [N, L, …]
         w = trust(seen[places]).view(-1, *[1]*(rows.ndim - 2)).to(rows)
         out[:, places] = w * own + (1 - w) * mean
     return out
+
+# %% ../../nbs/core/02_scores.ipynb #35fd3bae
+def experts_note(meta # Of scores
+                ) -> str: # Empty for a dense model
+    "Say how far the prediction for experts was off, and that it was corrected."
+    def times(of): return sum(of['measured']) / max(sum(of['predicted']), 1e-300)
+    about = meta.get('experts') or {}
+    rows = [f'{times(of):.2g} × in {s}' for s, of in about.items() if sum(of['predicted'])]
+    return f"experts hurt as much as predicted: {', '.join(rows)}; their losses are corrected" if rows else ''
 
 # %% ../../nbs/core/02_scores.ipynb #1144f04b
 def in_nats(origin: dict, # `method`: who scored; `rescaled`: to a measured KL?

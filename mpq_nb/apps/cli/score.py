@@ -106,6 +106,7 @@ def score(model: str, # Name on the hub, folder, .gguf file, or demo
     ran = origin_of('score', locals())
     from mpq_nb import calibration as C, models, sensitivity
     from mpq_nb.core.engines import activation_rule
+    from mpq_nb.core.scores import experts_note
     engine = activation_rule(engine)
     names, out = sensitivity.check_schemes(schemes), str(models.check_out(out))
     C.check_batch(batch)
@@ -126,5 +127,7 @@ def score(model: str, # Name on the hub, folder, .gguf file, or demo
         s.meta.update(model_name=model, ran=ran)
         s.save(out)
     wrote = f"wrote {out}; {next_command('allocate', out, '--bits', 5)}"
-    return dict(text=f'{s!r}\n{wrote}', out=out, groups=len(s.groups),
+    note = experts_note(s.meta)
+    lines = [repr(s), note, wrote] if note else [repr(s), wrote]
+    return dict(text='\n'.join(lines), out=out, groups=len(s.groups),
                 schemes=names, total=s.loss.sum(0).tolist())
