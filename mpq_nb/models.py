@@ -14,6 +14,7 @@ __all__ = ['atomic', 'blocks', 'cache_bytes', 'cache_dir', 'cache_shape', 'check
 # %% ../nbs/models.ipynb #8c6519c8
 from .base.files import atomic, cache_dir, check_out
 from .base.gguf_settings import FREQS, GGUF_FIELDS, HARMLESS, LONG, SHORT
+from .base.kv_cache import cache_bytes, cache_shape
 from mpq_nb.base.layers import (
     blocks, FUSED, GROUPS, groups, Layer, layers, quantized_source, ROUTERS, TINY,
     tiny_model)
@@ -24,9 +25,8 @@ from .base.loading import (
 from .base.resume import Checkpoint, digest, fitting, owned
 from .base.simulation import (
     quantize_activations, shared_input, shared_scales, simulated)
-from mpq_nb.base.weights import (
-    cache_bytes, cache_shape, fingerprint, hooked, identity, resident, rest_bytes,
-    streamed)
+from .base.weights import (
+    fingerprint, hooked, identity, resident, rest_bytes, streamed)
 
 # %% ../nbs/models.ipynb #bec95be4
 _all_ = [

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CONFIGS', 'MEMORY', 'DISK', 'STAGES', 'WORK', 'PROXY', 'config_of', 'meta_model', 'dtype_of', 'inner_weights',
            'Needs', 'held_weights', 'memory', 'text_bytes', 'scores_bytes', 'reference_bytes', 'no_bytes',
-           'score_stage', 'judge_stage', 'measure_stage', 'gradient_stage', 'sample_stage', 'shape_of', 'proxy_sizes',
-           'proxy', 'Rates', 'time_runs', 'pass_rates', 'step_rates', 'rates', 'Estimate', 'rough_seconds',
-           'stage_seconds', 'estimate']
+           'score_stage', 'judge_stage', 'measure_stage', 'gradient_stage', 'sample_stage', 'heads_of', 'shape_of',
+           'proxy_sizes', 'proxy', 'Rates', 'time_runs', 'pass_rates', 'step_rates', 'rates', 'Estimate',
+           'rough_seconds', 'stage_seconds', 'estimate']
 
 # %% ../../nbs/apps/02_cost.ipynb #bb089f15
 import json, os, time
@@ -222,16 +222,24 @@ def _stages_of_refinement(formats, samples):
 WORK = dict(score=_stages_of_scoring, evaluate=_stages_of_evaluation,
             sample=_stages_of_sampling, refine=_stages_of_refinement)
 
+# %% ../../nbs/apps/02_cost.ipynb #c98d4c91
+def heads_of(
+    config,  # Of a text model
+) -> dict:   # heads, kv
+    "Count the heads of a block, and those that have keys and values; heads of 64 channels where a model has no attention."
+    first = getattr(config, 'per_layer_config', [config])[0]     # blocks may differ
+    heads = getattr(first, 'num_attention_heads', None) or max(1, config.hidden_size // 64)
+    return dict(heads=heads, kv=getattr(first, 'num_key_value_heads', None) or heads)
+
 # %% ../../nbs/apps/02_cost.ipynb #c98d4c95
 def shape_of(
     model, # A decoder; its weights are not needed
 ) -> dict: # width, blocks, block (weights), vocab, heads, kv
     "Read what a model's cost depends on."
     config = model.config.get_text_config()
-    heads, blocks = config.num_attention_heads, config.num_hidden_layers
+    blocks, heads = config.num_hidden_layers, heads_of(config)
     return dict(width=config.hidden_size, blocks=blocks, block=inner_weights(model) // blocks,
-                vocab=config.vocab_size, heads=heads,
-                kv=getattr(config, 'num_key_value_heads', None) or heads)
+                vocab=config.vocab_size, **heads)
 
 # %% ../../nbs/apps/02_cost.ipynb #04f0c3bb
 def proxy_sizes(

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from .files import cache_dir, InputError, unknown
+from .kv_cache import states_of
 from .resume import Checkpoint, digest, read_checkpoint
 from .weights import hooked, identity
 
@@ -229,13 +230,14 @@ def sample(model,          # A decoder from transformers
     vocab = model.config.get_text_config().vocab_size
     openings = torch.tensor([prefix] * n).long().view(n, -1)
     ids = torch.cat([openings, first_tokens(n, vocab, special, generator)], 1)
-    new, cache = ids, None
+    new, states = ids, {}
     for _ in tqdm(range(length - ids.shape[1]), desc='sampling text', leave=False):
-        out = model(new.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = out.past_key_values
+        out = model(new.to(model.device), use_cache=True, logits_to_keep=1, **states)
+        states = states_of(out)
         p = out.logits[:, -1].float().softmax(-1).cpu()
-        new = torch.multinomial(p, 1, generator=generator)
-        ids = torch.cat([ids, new], 1)
+        drawn = torch.multinomial(p, 1, generator=generator)
+        ids = torch.cat([ids, drawn], 1)
+        new = drawn if states else ids     # nothing was kept: read the text again
     return ids
 
 # %% ../../nbs/base/09_text.ipynb #aef16d15

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, eye_array, kron
 
 from ..base.files import InputError
 from ..base.schemes import bits as scheme_bits, stored_bits
-from ..base.weights import cache_bytes
+from ..base.kv_cache import cache_bytes
 from .recipes import RESERVE
 
 # %% ../../nbs/core/04_knapsack.ipynb #e61ef092

@@ -26,7 +26,7 @@ from ..plots import (
     NAMES, plot_frontier, plot_recipe, size_in, STYLES, XLABELS)
 from ...base.files import InputError
 from ...base.schemes import bits as scheme_bits
-from ...base.weights import cache_bytes
+from ...base.kv_cache import cache_bytes
 from ...core.allocation import head, tail, uniform
 from ...core.knapsack import group_sizes, in_unit
 from ...core.recipes import Budget, Recipe
