@@ -94,15 +94,25 @@ def allowed_choices(scores: Scores,  # Of G groups and Q schemes
     if rules.format and rules.format not in HOLDS:
         raise unknown('kind of checkpoint', rules.format, HOLDS)
     if rules.engine or rules.format: ok &= _served(scores, rules)
+    if rules.fallback: ok &= _only_in_need(scores, rules.fallback, ok)
     for rule, pattern, name in rules.patterns:
-        key = name.upper()
-        if key not in scores.schemes:
-            raise unknown(f"scheme in these scores for {rule} '{pattern}'", name, scores.schemes)
+        key = _scored(scores, name, f"for {rule} '{pattern}'")
         found = set(matching(scores.layers, pattern))
         rows = [not found.isdisjoint(g) for g in scores.groups]
         ok[rows] &= [PATTERN_RULES[rule].allows(s, key) for s in scores.schemes]
     if not ok.any(1).all(): raise _no_scheme_left(scores, ok)
     return ok
+
+def _scored(scores, name, purpose):
+    "A scheme's name as the scores have it; raises `InputError` if they do not."
+    if name.upper() in scores.schemes: return name.upper()
+    raise unknown(f'scheme in these scores {purpose}', name, scores.schemes)
+
+def _only_in_need(scores, fallback, ok):
+    "All columns, but that of the fallback only in rows to which nothing else is left, [G, Q]."
+    is_fallback = np.array(scores.schemes) == _scored(scores, fallback, 'to fall back on')
+    in_need = ~ok[:, ~is_fallback].any(1)
+    return ~is_fallback | in_need[:, None]
 
 def _no_scheme_left(scores, ok):
     "The error for rules that contradict one another."
@@ -267,7 +277,7 @@ def best_recipe(scores: Scores, budget: Budget, rules: Rules = Rules()) -> Recip
     if not (rules.engine or rules.format): return solve_ruled(grouped, budget, rules)
     r = best_family(grouped, budget, rules)
     if not rules.engine: return r
-    without = solve_ruled(scores, budget, Rules(format=rules.format)).loss
+    without = solve_ruled(scores, budget, Rules(format=rules.format, fallback=rules.fallback)).loss
     return replace(r, made=replace(r.made, loss_without_engine=without))
 
 # %% ../../nbs/core/06_allocation.ipynb #b1f5e5f0

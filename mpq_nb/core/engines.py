@@ -355,7 +355,7 @@ def no_file(name,  # A scheme's name
     why = misfit(name, shape)
     if not why: return NOT_HELD
     return _no_file('no checkpoint that we write holds it', why=f'{name} {why}',
-                    remedy='leave these layers another format: score BF16 as well (--schemes)')
+                    remedy='such layers need another format, BF16 for one')
 
 # %% ../../nbs/core/05_engines.ipynb #7a9daba8
 COLUMNS = ('layer', 'scheme', 'rule', 'answer', 'remedy', 'source')

@@ -72,7 +72,7 @@ def narrowed_scores(scores: str,  # File written by mpq score
     return s.regroup(groups) if groups else s
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #ec5fa661
-def rules_of(options: dict # {fixed, at_least, engine, format: as typed, None where not}
+def rules_of(options: dict # {fixed, at_least, engine, format, fallback: as typed, None where not}
             ) -> dict:     # As `allocate` in Python takes them
     "Read the rules of the command line; raises `InputError` for what is no rule."
     from mpq_nb.core.recipes import PATTERN_RULES, Rules
@@ -90,7 +90,7 @@ def check_effect(rules: dict, # From `rules_of`
     if minutes is not None and not refine: raise InputError('--minutes is for --refine.')
     if resume and not refine: raise InputError('--resume is for --refine.')
     if by != 'ours' and (rules or refine):
-        raise InputError('--fixed, --at-least, --engine, --format and --refine are for --by ours, '
+        raise InputError('--fixed, --at-least, --engine, --format, --fallback and --refine are for --by ours, '
                          f'not {by}.')
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #f111a4a7
@@ -181,7 +181,7 @@ def packing_text(r,       # A `Recipe`
     ways, misfits = _ways_to_pack(schemes, r.shapes.values()), _misfits(r)
     alone = '; no packed checkpoint holds these formats together, it can only be simulated'
     if not misfits: return '\n  '.join([alone, *ways])
-    hint = "leave these layers another format: mpq allocate --format, on scores with BF16 among them"
+    hint = 'to leave such layers in 16 bits: score BF16 as well, then allocate with --format'
     return '\n  '.join(['; it can only be simulated', *misfits, hint, *ways])
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #7188dc51
@@ -245,6 +245,8 @@ def allocate(scores: str,         # File written by mpq score
              engine: str = None,
              # Only what this kind of checkpoint can store: {formats}
              format: str = None,
+             # A format for the layers alone that fit in no other, such as BF16
+             fallback: str = None,
              # How layers are chosen; {kinds}
              by: str = 'ours',
              # Load the model again, measure the recipe and improve it: minutes, but better
@@ -261,7 +263,8 @@ def allocate(scores: str,         # File written by mpq score
     from mpq_nb.base.files import check_out
     s, out = narrowed_scores(scores, schemes, groups), str(check_out(out))
     check_not_scores(out, scores)
-    rules = rules_of(dict(fixed=fixed, at_least=at_least, engine=engine, format=format))
+    rules = rules_of(dict(fixed=fixed, at_least=at_least, engine=engine, format=format,
+                          fallback=fallback))
     check_effect(rules, by, refine, minutes, resume)
     if refine: check_left(out, resume)
     budget = budget_args(bits, bpw, gib, fit, context, contexts)

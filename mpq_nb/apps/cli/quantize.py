@@ -63,19 +63,25 @@ def check_feasible(m,          # The model
 def schemes_to_score(schemes, # As typed, None where not
                      ls,      # Layers of the model
                      format,  # Of the checkpoint
-                    ) -> tuple: # Names
-    "Return the schemes to choose among, with BF16 where a layer needs it, and say which layers that are."
+                    ) -> tuple: # (names, the one among them that is for layers in need; None: there is none)
+    "Return the schemes to choose among, BF16 among them if a layer needs it; say which layers those are."
     from mpq_nb import sensitivity
     from mpq_nb.base.formats import check_groups
     from mpq_nb.ship.checkpoints import check_offered, packing_notes, with_fallback
     names = sensitivity.check_schemes(schemes or default_schemes()[format])
     check_groups(names, ls)
-    if format == 'fake': return names
+    if format == 'fake': return names, None
     check_offered(names, ls, format)
     for note in packing_notes(names, ls, format): say(note)
     wider = with_fallback(names, ls, format)
-    if wider != names: say('BF16 joins the formats, for the layers that fit in no other')
-    return wider
+    if wider == names: return names, None
+    say('BF16 joins the formats, for these layers alone')
+    return wider, 'BF16'
+
+def _rules_of(engine, format, fallback):
+    "The rules that a checkpoint asks for, as `allocate` takes them."
+    asked = dict(engine=engine, format=None if format == 'fake' else format, fallback=fallback)
+    return {k: v for k, v in asked.items() if v}
 
 def _make_recipe(m, tok, model, budget, schemes, format, fast, engine, state, dtype):
     "Score, solve and refine for a recipe; raises `InputError` for a budget that cannot be met."
@@ -83,9 +89,8 @@ def _make_recipe(m, tok, model, budget, schemes, format, fast, engine, state, dt
     from mpq_nb.base.quantizers import ACTIVATIONS, ENGINE
     from mpq_nb.core.refinement import refine
     ls = models.layers(m)
-    names = schemes_to_score(schemes, ls, format)
-    asked = dict(engine=engine, format=None if format == 'fake' else format)
-    conditions = budget | {k: v for k, v in asked.items() if v}
+    names, fallback = schemes_to_score(schemes, ls, format)
+    conditions = budget | _rules_of(engine, format, fallback)
     check_feasible(m, ls, names, conditions)
     rounds = engine if engine in ACTIVATIONS else ENGINE
     s = sensitivity.score(m, C.tokens('self', tok, m), names, engine=rounds, state=state)
