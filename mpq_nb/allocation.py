@@ -42,10 +42,13 @@ def allocate(scores: Scores,     # From `score`
              fixed: dict = None, # {pattern of layer names: scheme that they take}
              at_least: dict = None, # {pattern of layer names: their smallest scheme}
              engine: str = None, # Keep to one of `ENGINES`, such as `"vllm:cpu"`
+             format: str = None, # Keep to what a kind of checkpoint holds, such as `"auto_round"`
+             fallback: str = None, # A scheme for the layers alone that fit in no other, such as `"BF16"`
             ) -> Recipe:         # Never above the budget
     "Find the recipe with the least predicted loss within the budget, proven optimal; raises `InputError` if none fits."
     budget = Budget(bits, bpw, gib, fit, context, batch)
-    rules = Rules(fixed=fixed, at_least=at_least, groups=groups, engine=engine)
+    rules = Rules(fixed=fixed, at_least=at_least, groups=groups, engine=engine,
+                  format=format, fallback=fallback)
     return best_recipe(scores, budget, rules)
 
 # %% ../nbs/allocation.ipynb #c5bfaf87

@@ -125,6 +125,8 @@ class Rules:
     at_least: dict = None  # {pattern of layer names: smallest scheme that they may take}
     groups: str = None     # "none" or "fused"; None: as scored
     engine: str = None     # one of `ENGINES`, perhaps with a platform ("vllm:cpu")
+    format: str = None     # a kind of checkpoint that has to hold it, such as "auto_round"
+    fallback: str = None   # a scheme for the layers alone that fit in no other, such as "BF16"
 
     def __post_init__(self):
         for rule in PATTERN_RULES:
@@ -167,7 +169,9 @@ def phrases(self: Rules) -> list:
 def __str__(self: Rules):
     groups = ['fused groups'] if self.groups == 'fused' else []
     engine = [f'for {self.engine}'] if self.engine else []
-    return ', '.join([*self.phrases, *groups, *engine])
+    format = [f'as {self.format}'] if self.format else []
+    fallback = [f'{self.fallback} where nothing else fits'] if self.fallback else []
+    return ', '.join([*self.phrases, *groups, *engine, *format, *fallback])
 
 # %% ../../nbs/core/03_recipes.ipynb #bc61b651
 @patch(as_prop=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REFUSALS', 'plain_type', 'layer_types', 'file_type', 'name_missing_architectures', 'refusal_reason', 'one_refusal',
-           'check_convertible', 'recipe_title', 'write_gguf', 'gguf_tensors', 'gguf_names', 'stored_gguf']
+           'why_unread', 'check_convertible', 'recipe_title', 'write_gguf', 'gguf_tensors', 'gguf_names', 'stored_gguf']
 
 # %% ../../nbs/ship/02_gguf.ipynb #2e987e4f
 import copy, math, re, tempfile
@@ -75,8 +75,21 @@ def one_refusal(model # To be converted
         raise InputError("llama.cpp's converter does not know this model or its tokenizer "
                          f"({who}: {refusal_reason(e)}); use another format.") from e
 
+# %% ../../nbs/ship/02_gguf.ipynb #6f0f0002
+def why_unread(path: Path # Of a GGUF file
+              ) -> str:   # None if the architecture is known
+    "Say why transformers cannot read a GGUF file: it does not know the architecture."
+    from gguf import GGUFReader
+    from transformers import __version__, AutoConfig
+    try: AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    except ValueError as e:
+        if 'not supported' not in str(e): return None
+        name = GGUFReader(path).fields['general.architecture'].contents()
+        return f'transformers {__version__} reads no GGUF file of the architecture {name}'
+    except Exception: return None     # whatever else is wrong: reading it back will say
+
 # %% ../../nbs/ship/02_gguf.ipynb #2d3c5d77
-def check_convertible(model, tokenizer):
+def check_convertible(model, tokenizer) -> str: # Why transformers could not read the file; None if it can
     "Raise `InputError` unless llama.cpp's converter knows the model and its tokenizer."
     from auto_round.export.export_to_gguf.export import create_model_class
     name_missing_architectures()
@@ -89,6 +102,7 @@ def check_convertible(model, tokenizer):
         converter = create_model_class(tmp, nothing, {}, backend='gguf:q8_0')
         converter.fname_out = Path(tmp)/'vocabulary.gguf'
         converter.write_vocab()
+        return why_unread(converter.fname_out)
 
 # %% ../../nbs/ship/02_gguf.ipynb #2fe2026e
 def recipe_title(recipe # Any

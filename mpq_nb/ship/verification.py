@@ -7,7 +7,7 @@ __all__ = ['PROBES', 'PROBED', 'FAR', 'BUFFER', 'READER', 'RUN_FILE', 'logit_dis
            'probe_inputs', 'probe_layers', 'relative_distance', 'weight_errors', 'wrong_weights', 'logits_of',
            'far_logits', 'mean_kl', 'rotary_frequencies', 'wrong_buffers', 'modules_that_round', 'run_checkpoint',
            'run_file', 'failure_reason', 'run_fresh', 'as_stated', 'wrong_layers', 'export_note', 'exact_copy',
-           'next_token_loss', 'with_prefix', 'cost_in_quality', 'input_scales', 'holds', 'verify']
+           'next_token_loss', 'with_prefix', 'cost_in_quality', 'input_scales', 'has_right_size', 'holds', 'verify']
 
 # %% ../../nbs/ship/04_verification.ipynb #5f6aeca4
 import copy, inspect, json, math, subprocess, sys, tempfile
@@ -336,6 +336,11 @@ def _measure(model, recipe, toks, real, rounding, scales):
     return res | dict(weight_error=errors.simulated.max()), errors
 
 # %% ../../nbs/ship/04_verification.ipynb #69d88c91
+def has_right_size(res) -> bool: # What `verify` measured
+    "Tell whether the tensors take as many bytes as they should, to a hundredth."
+    expected = res['bytes_expected']
+    return abs(res['bytes'] - expected) <= 0.01 * expected
+
 def holds(res,      # What `verify` measured
           own_rounding, # Was it tuned, or scaled by calibration?
           max_kl=1e-3,   # Nats per token
@@ -349,9 +354,7 @@ def holds(res,      # What `verify` measured
         like_simulated = (res['kl'] < max_kl and few_flips
                           and (far is None or far < max_kl))
     wrong = res['wrong_layers'] or res['wrong_weights'] or res['wrong_buffers']
-    expected = res['bytes_expected']
-    right_size = abs(res['bytes'] - expected) <= 0.01 * expected
-    return bool(like_simulated and not wrong and right_size)
+    return bool(like_simulated and not wrong and has_right_size(res))
 
 # %% ../../nbs/ship/04_verification.ipynb #dae9a77d
 def _format_faults(out, recipe, format):
@@ -361,6 +364,18 @@ def _format_faults(out, recipe, format):
         raise InputError(f"'{out}' is damaged: its tensors cannot be read ({e}); "
                          "export it again.") from e
 
+def _unchecked(about, unread):
+    "What is left to say of a checkpoint that transformers cannot read: its types and its size."
+    right = not about['wrong_layers'] and has_right_size(about)
+    return about | dict(unread=unread, ok=None if right else False)
+
+def _finished(out, recipe, made, res):
+    "Write what was found next to the checkpoint, and into its card."
+    if res.get('unread'): made = made | dict(unread=res['unread'])
+    with atomic(out/'verification.json') as tmp: tmp.write_text(json.dumps(res, indent=1))
+    with atomic(out/'README.md') as tmp: tmp.write_text(model_card(recipe, made, res))
+    return res
+
 def verify(out,            # Folder written by `export`
            model,          # The unquantized model
            recipe: Recipe, # What was exported
@@ -369,7 +384,7 @@ def verify(out,            # Folder written by `export`
            min_top1: float = 0.97, # Smallest share of equal top predictions
            fresh: bool = True,     # Reload in a process of its own?
           ) -> dict:       # Also written to `verification.json` in the folder
-    "Reload a checkpoint and compare it with the simulated model; `ok` tells if it `holds`."
+    "Reload a checkpoint and compare it with the simulated model; `ok` tells if it `holds`, None that nobody can."
     check_unquantized(model)
     out, toks = Path(out), as_tokens(toks, model)
     recipe.check(layers(model, recipe.has_head), fingerprint(model))
@@ -377,16 +392,17 @@ def verify(out,            # Folder written by `export`
     format, tuned = made['format'], made['tuned']
     bad, total = _format_faults(out, recipe, format)
     need = disk_bytes(recipe, model, format)
+    about = dict(format=format, tuned=tuned, layers_as_recipe=len(recipe.schemes) - len(bad),
+                 wrong_layers=bad, bpw=recipe.bpw, bytes=total, bytes_expected=need)
+    unread = FORMATS[format].unread(out)
+    if unread: return _finished(out, recipe, made, _unchecked(about, unread))
     own_rounding = tuned or any(map(needs_calibration, recipe.schemes.values()))
     run = run_fresh if fresh else run_checkpoint
     real = run(out, format, toks.ids)
     rounding = made.get('rounding', 'nearest')
     res, errors = _measure(model, recipe, toks, real, rounding, input_scales(out))
-    res |= dict(format=format, tuned=tuned, layers_as_recipe=len(recipe.schemes) - len(bad),
-                wrong_layers=bad, wrong_weights=wrong_weights(errors, own_rounding),
-                bpw=recipe.bpw, bytes=total, bytes_expected=need, tokens=toks.fingerprint,
-                text=toks.source, sequences=len(toks), positions=toks.ids.numel())
+    res |= about | dict(
+        wrong_weights=wrong_weights(errors, own_rounding), tokens=toks.fingerprint,
+        text=toks.source, sequences=len(toks), positions=toks.ids.numel())
     res['ok'] = holds(res, own_rounding, max_kl, min_top1)
-    with atomic(out/'verification.json') as tmp: tmp.write_text(json.dumps(res, indent=1))
-    with atomic(out/'README.md') as tmp: tmp.write_text(model_card(recipe, made, res))
-    return res
+    return _finished(out, recipe, made, res)

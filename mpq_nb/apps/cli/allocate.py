@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'ENDINGS', 'check_kind', 'recipe_by', 'check_not_scores', 'narrowed_scores', 'rules_of', 'check_effect',
-           'refine_recipe', 'rule_lines', 'packing_text', 'surprises', 'recipe_text', 'allocate']
+           'refine_recipe', 'some_of', 'rules_in', 'rule_line', 'packing_text', 'surprises', 'recipe_text', 'allocate']
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #84bff705
 from contextlib import nullcontext
@@ -72,7 +72,7 @@ def narrowed_scores(scores: str,  # File written by mpq score
     return s.regroup(groups) if groups else s
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #ec5fa661
-def rules_of(options: dict # {fixed, at_least, engine: as typed, None where not}
+def rules_of(options: dict # {fixed, at_least, engine, format, fallback: as typed, None where not}
             ) -> dict:     # As `allocate` in Python takes them
     "Read the rules of the command line; raises `InputError` for what is no rule."
     from mpq_nb.core.recipes import PATTERN_RULES, Rules
@@ -90,7 +90,8 @@ def check_effect(rules: dict, # From `rules_of`
     if minutes is not None and not refine: raise InputError('--minutes is for --refine.')
     if resume and not refine: raise InputError('--resume is for --refine.')
     if by != 'ours' and (rules or refine):
-        raise InputError(f'--fixed, --at-least, --engine and --refine are for --by ours, not {by}.')
+        raise InputError('--fixed, --at-least, --engine, --format, --fallback and --refine are for --by ours, '
+                         f'not {by}.')
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #f111a4a7
 ENDINGS = dict(budget='the effort that was allowed is used up', rounds='all rounds are used')
@@ -125,22 +126,29 @@ def refine_recipe(s,       # `Scores` that know where their model is
     return r
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #a5a18344
-def _some_of(names):
-    "Up to three names, or the first two and the last."
+def some_of(names # At least one
+           ) -> str:
+    "List up to three names, or the first two and the last."
     if len(names) < 4: return ', '.join(names)
     return f'{names[0]}, {names[1]} … {names[-1]}'
 
-def rule_lines(r, # A `Recipe`
-               s, # The `Scores` it was chosen from
-              ) -> list:
-    "Say of each rule of a recipe how many layers it takes, and which."
-    from mpq_nb.core.allocation import matching
-    lines = []
-    for kind, pattern, name in r.rules.patterns:
-        found = matching(s.layers, pattern)
-        option = f"--{kind.replace('_', '-')} {pattern}={name}"
-        lines.append(f'{option}: {len(found)} of {len(s.layers)} layers, {_some_of(found)}')
-    return lines
+def rules_in(r, # A `Recipe`
+             s, # The `Scores` it was chosen from
+            ) -> list: # A dict per rule: rule, pattern, scheme, layers, served_with_them
+    "Look up which layers each rule of a recipe takes, in the groups that it was chosen for."
+    from mpq_nb.core.allocation import layers_of_rules
+    grouped = s.regroup(r.made.get('grouping', 'none'))
+    keys = 'rule', 'pattern', 'scheme', 'layers', 'served_with_them'
+    return [dict(zip(keys, taken)) for taken in layers_of_rules(r.rules, grouped)]
+
+def rule_line(taken: dict, # One of `rules_in`
+              n: int,      # Layers of the model
+             ) -> str:
+    "Say how many layers a rule takes, and which."
+    option = f"--{taken['rule'].replace('_', '-')} {taken['pattern']}={taken['scheme']}"
+    found, more = taken['layers'], len(taken['served_with_them'])
+    served = f', and {more} that are served as one with them' if more else ''
+    return f'{option}: {len(found)} of {n} layers, {some_of(found)}{served}'
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #0389604b
 def _ways_to_pack(schemes, shapes):
@@ -149,10 +157,20 @@ def _ways_to_pack(schemes, shapes):
     found = Q.packable(schemes, shapes).items()
     return [f"to pack one by {writer}: --schemes {','.join(v)}" for v, writer in found if len(v) > 1]
 
+def _misfits(r):
+    "What keeps the layers of a recipe of one kind from being packed, a line for each format."
+    from mpq_nb.base.layers import Layer
+    from mpq_nb.core.engines import layers_of_other_kinds
+    from mpq_nb.ship.checkpoints import packing_notes
+    if layers_of_other_kinds(r): return []
+    def of(name): return [Layer(l, r.shapes[l], 0) for l, s in r.schemes.items() if s == name]
+    names = dict.fromkeys(r.schemes.values())
+    return [note for n in names for note in packing_notes([n], of(n))]
+
 def packing_text(r,       # A `Recipe`
                  schemes, # Names of the formats that it was chosen from
                 ) -> str:  # To follow the size of a checkpoint
-    "Say how a recipe can be packed; where it cannot, which formats go together."
+    "Say how a recipe can be packed; where it cannot, why, and which formats go together."
     from mpq_nb import quantization as Q
     from mpq_nb.base.schemes import scheme
     writers = Q.packers(r)
@@ -160,9 +178,11 @@ def packing_text(r,       # A `Recipe`
     if r.has_head: return ''
     if all(scheme(n).bits >= 16 for n in r.schemes.values()):
         return '; every layer stays in 16 bits: there is nothing to quantize'
-    ways = _ways_to_pack(schemes, r.shapes.values())
+    ways, misfits = _ways_to_pack(schemes, r.shapes.values()), _misfits(r)
     alone = '; no packed checkpoint holds these formats together, it can only be simulated'
-    return '\n  '.join([alone, *ways])
+    if not misfits: return '\n  '.join([alone, *ways])
+    hint = 'to leave such layers in 16 bits: score BF16 as well, then allocate with --format'
+    return '\n  '.join(['; it can only be simulated', *misfits, hint, *ways])
 
 # %% ../../../nbs/apps/cli/03_allocate.ipynb #7188dc51
 def _family_lines(families):
@@ -185,7 +205,8 @@ def surprises(r,       # A `Recipe`
     if 'engine' in r.made:
         lines.append(f"we know of nothing in {r.made['engine']} that speaks against it; without that condition "
                      f"the predicted loss would be {r.made['loss_without_engine']:.4g} nats")
-    return [*lines, *_family_lines(r.made.get('families', {})), *rule_lines(r, s)]
+    taken = [rule_line(rule, len(s.layers)) for rule in rules_in(r, s)]
+    return [*lines, *_family_lines(r.made.get('families', {})), *taken]
 
 def recipe_text(r,        # A `Recipe`
                 s,        # The `Scores` it was chosen from
@@ -213,12 +234,19 @@ def allocate(scores: str,         # File written by mpq score
              # TOML file that describes formats of your own; may be given several times
              formats: list = None,
              groups: str = None,  # {groupings}; by default as scored
-             # PATTERN=SCHEME,…: layers whose name has the pattern take that format
+             # PATTERN=SCHEME,…: the layers that a pattern means take that format. A pattern is
+             # one part of a layer's name or several in a row, with globs if you like, such as
+             # down_proj, layers.1 or layers.1*; or re: and a regular expression for the name
+             # from its beginning
              fixed: str = None,
              at_least: str = None, # PATTERN=SCHEME,…: … or one of no fewer bits
              # Only what nothing speaks against, with this engine: {engines}; on a platform, as in
              # vllm:cpu: {platforms}, by default the first
              engine: str = None,
+             # Only what this kind of checkpoint can store: {formats}
+             format: str = None,
+             # A format for the layers alone that fit in no other, such as BF16
+             fallback: str = None,
              # How layers are chosen; {kinds}
              by: str = 'ours',
              # Load the model again, measure the recipe and improve it: minutes, but better
@@ -235,7 +263,8 @@ def allocate(scores: str,         # File written by mpq score
     from mpq_nb.base.files import check_out
     s, out = narrowed_scores(scores, schemes, groups), str(check_out(out))
     check_not_scores(out, scores)
-    rules = rules_of(dict(fixed=fixed, at_least=at_least, engine=engine))
+    rules = rules_of(dict(fixed=fixed, at_least=at_least, engine=engine, format=format,
+                          fallback=fallback))
     check_effect(rules, by, refine, minutes, resume)
     if refine: check_left(out, resume)
     budget = budget_args(bits, bpw, gib, fit, context, contexts)
@@ -245,4 +274,4 @@ def allocate(scores: str,         # File written by mpq score
         r.save(out)
     status = interrupt_status(state.unfinished) if refine and state.unfinished else 0
     return dict(text=recipe_text(r, s, by, out), out=out, refined=r.made.get('refined'),
-                status=status, **recipe_counts(r))
+                status=status, rules=rules_in(r, s), **recipe_counts(r))

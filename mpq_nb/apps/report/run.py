@@ -210,7 +210,7 @@ def _single_rows(folder, evaluations, checkpoints, recipes):
     "The rows of evaluations, then of checkpoints."
     rows = [_rows_of(f"'{folder/n}'", _evaluation_row, n, d) for n, d in evaluations.items()]
     return rows + [_rows_of(f"'{folder/n}'", _checkpoint_row, n, v, recipes)
-                   for n, v in checkpoints.items()]
+                   for n, v in checkpoints.items() if not v.get('unread')]
 
 # %% ../../../nbs/apps/report/00_run.ipynb #7475933f
 def read_run(

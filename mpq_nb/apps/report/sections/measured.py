@@ -59,6 +59,7 @@ def check_text(
 ) -> str:
     "Say what reading a checkpoint back has shown."
     where = Path(file).parent if Path(file).parent.name else run.name
+    if check.get('unread'): return f"{where}: written, not checked: {check['unread']}"
     return (f"{where}: read back by a fresh process, {check['kl']:.1e} nats from the simulated model, "
             f"{check['layers_as_recipe']} layers stored as the recipe says, "
             f"{check['bytes']} bytes of tensors ({check['bytes_expected']} expected)")

@@ -37,11 +37,14 @@ def serve_checkpoint(
     where: str,     # The checkpoint's folder
     format: str,    # One of `FORMATS`
     recipe: Recipe,
+    unread: str = None, # Why transformers cannot read it
 ) -> list:          # Of FT
     "Show what a checkpoint needs, and the commands of the engines that read its format."
     needs = ', '.join(FORMATS[format].needs)
     parts = [P(f'The checkpoint {where} ({format}) needs {needs}.')]
-    for engine in FORMATS[format].engines: parts += serve_with(engine, format, where, recipe)
+    if unread: parts.append(P(Strong('transformers'), f': no; {unread}.'))
+    engines = [e for e in FORMATS[format].engines if not (unread and e == 'transformers')]
+    for engine in engines: parts += serve_with(engine, format, where, recipe)
     return parts
 
 # %% ../../../../nbs/apps/report/sections/08_serving.ipynb #870bd0eb
@@ -77,9 +80,11 @@ def _serve_checkpoints(run):
     parts = []
     for file, check in run.checkpoints.items():
         recipe, format = run.packed_recipe(file), check.get('format')
-        if not recipe or not check.get('ok') or format not in FORMATS: continue
+        unread = check.get('unread')
+        usable = check.get('ok') or (unread and check.get('ok') is None)
+        if not recipe or not usable or format not in FORMATS: continue
         where = '/'.join([run.name, *Path(file).parent.parts])
-        parts += serve_checkpoint(where, format, recipe)
+        parts += serve_checkpoint(where, format, recipe, unread)
     return parts
 
 def _serve_recipes(run):
