@@ -496,8 +496,7 @@ def serving_commands(recipe, # What the checkpoint holds
 def _platform_note(s):
     "What we know of one engine on one platform, in a few words."
     if s.answer == 'loads':
-        rounds = '' if s.exact else ', and rounds activations in its own way'
-        return f"on {s.platform} it loads ({s.version}){rounds}"
+        return f"on {s.platform} it loads ({s.version}){s.caveat}"
     verdict = 'it does not' if s.answer == 'refused' else 'nobody has run it'
     why = f': {s.refusals.rule.iloc[0]}' if len(s.refusals) else ''
     return f"on {s.platform} {verdict}{why}"
