@@ -9,6 +9,7 @@ __all__ = ['check_schemes', 'warn_small', 'model_cache', 'score', 'ALL', 'backwa
 
 # %% ../nbs/sensitivity.ipynb #83511072
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 import torch
@@ -17,6 +18,7 @@ from . import __version__
 from .base.experts import counted
 from .base.files import InputError, unknown
 from .base.formats import about_formats
+from .base.kv_cache import cache_shape
 from .base.layers import groups as make_groups, layers
 from .base.quantizers import (
     check_finite, LEAST_SCALE, ROUNDING, Simulation, small_groups)
@@ -26,7 +28,7 @@ from .base.text import as_tokens, check_batch
 from mpq_nb.base.walk import (
     ALL, backward, forward, LOGITS, Pass, predictions, run_pass, SAVED, SEGMENT, slices,
     watched)
-from .base.weights import cache_shape, fingerprint, identity, resident, rest_bytes
+from .base.weights import fingerprint, identity, resident, rest_bytes
 from .core.fisher import FEW, fisher_gradient, labels
 from .core.rivals import (
     EVERY, experts_factor, experts_kl, kl_sliced, Method, METHODS, parts_of_experts,
@@ -82,10 +84,10 @@ def _weights(model, ls, schemes):
         with resident(m): yield l.name, m.weight, schemes
 
 # %% ../nbs/sensitivity.ipynb #7643a7b0
-def model_cache(model):
-    "Return the shape of the key-value cache; empty for a model without attention."
-    heads = getattr(model.config.get_text_config(), 'num_attention_heads', None)
-    return cache_shape(model.config) if heads else []
+def model_cache(model,  # A decoder; its weights are not needed
+               ) -> list: # As `cache_shape` returns it; None where nobody can tell
+    "Return what each block keeps of a text."
+    with suppress(InputError): return cache_shape(model.config, type(model))
 
 def _about(p, toks, method):
     "Gather the `meta` of the scores that a pass makes."

@@ -248,6 +248,7 @@ class Activations:
     seen: str       # The version where we saw it, and how
     source: str     # Where it is written
     note: str = ''
+    only: tuple = None # Data types of inputs that are rounded, if inputs are; None: all
 
 # %% ../../nbs/base/03_quantizers.ipynb #2058379b
 VLLM_UTILS = 'github.com/vllm-project/vllm/tree/main/vllm/model_executor/layers/quantization'
@@ -269,8 +270,14 @@ ACTIVATIONS = {
         'inputs to 8 bits unless VLLM_CPU_INT4_W4A8=0; that is not simulated.'),
     'vllm-marlin': Activations(
         {}, None, False, '', 'unused', 'vllm 0.32.0, source read',
-        f'{VLLM_UTILS}/utils/marlin_utils_fp4.py',
-        'GPUs before Blackwell: the weights are packed, inputs stay in 16 bits.'),
+        'github.com/vllm-project/vllm/tree/main/vllm/model_executor/kernels/linear',
+        'Turing and Ampere: the weights are packed, inputs stay in 16 bits.'),
+    'vllm-fp8': Activations(
+        {}, None, True, 'to even', 'unused', 'vllm 0.32.0, source and documentation read',
+        'docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8, '
+        'github.com/vllm-project/vllm/tree/main/vllm/model_executor/kernels/linear',
+        'Ada and Hopper multiply FP8. Their MX and NVFP4 kernels are Marlin, as above.',
+        only=('fp',)),
     'llama.cpp': Activations(
         {}, None, False, '', 'unused', 'measured: 1e-4 to 4e-3 nats from no rounding',
         'github.com/ggml-org/llama.cpp/tree/master/ggml/src',
@@ -357,8 +364,11 @@ def quantizes_activations(name: str, # A scheme's name
                           engine: str = None, # One of `ACTIVATIONS`; None: any
                          ) -> bool:
     "Tell whether scheme `name` quantizes the inputs of a layer as well as its weight."
-    asked = (scheme(name).act_bits or 16) < 16
-    return asked and (engine is None or activations(engine).rounds)
+    s = scheme(name)
+    asked = (s.act_bits or 16) < 16
+    if not asked or engine is None: return asked
+    rule = activations(engine)
+    return rule.rounds and (rule.only is None or s.act_data_type in rule.only)
 
 # %% ../../nbs/base/03_quantizers.ipynb #a6f5a329
 def _by_token(x, s):

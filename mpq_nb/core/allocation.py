@@ -277,7 +277,8 @@ def best_recipe(scores: Scores, budget: Budget, rules: Rules = Rules()) -> Recip
     if not (rules.engine or rules.format): return solve_ruled(grouped, budget, rules)
     r = best_family(grouped, budget, rules)
     if not rules.engine: return r
-    without = solve_ruled(scores, budget, Rules(format=rules.format, fallback=rules.fallback)).loss
+    base = scores.regroup(rules.groups) if rules.groups else scores
+    without = solve_ruled(base, budget, replace(rules, engine=None)).loss
     return replace(r, made=replace(r.made, loss_without_engine=without))
 
 # %% ../../nbs/core/06_allocation.ipynb #b1f5e5f0

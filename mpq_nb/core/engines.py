@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GROUP_SIZES', 'HOLDS', 'WIDTHS', 'PACKED', 'LAYERS', 'FUSED', 'HEAD', 'UNQUANTIZED', 'WHOLE', 'GENERATIONS',
-           'PLATFORMS', 'RAN', 'INTS', 'INTS_OF_ALL_WIDTHS', 'ONE', 'OTHERS', 'NO_HEAD', 'VLLM', 'TRANSFORMERS',
-           'LLAMA_CPP', 'GPTQMODEL', 'SGLANG', 'PROMISES', 'ENGINES', 'RANK', 'WEIGHT_ONLY', 'RULES', 'NOT_HELD',
-           'MIXED_KINDS', 'COLUMNS', 'kind', 'with_fitting_groups', 'misfit', 'checkpoint_holds',
+           'PLATFORMS', 'RAN', 'OURS', 'CAVEATS', 'INTS', 'INTS_OF_ALL_WIDTHS', 'ONE', 'OTHERS', 'NO_HEAD', 'VLLM',
+           'TRANSFORMERS', 'LLAMA_CPP', 'GPTQMODEL', 'SGLANG', 'PROMISES', 'ENGINES', 'RANK', 'BY_GENERATION', 'RULES',
+           'NOT_HELD', 'MIXED_KINDS', 'COLUMNS', 'kind', 'with_fitting_groups', 'misfit', 'checkpoint_holds',
            'layers_of_other_kinds', 'layers_not_held', 'checkpoints_for', 'layers_split_by', 'quantized_head',
            'unquantized_layers', 'Promise', 'promises', 'Servable', 'engine_and_platform', 'promises_for',
            'activation_rule', 'no_file', 'layers_under', 'servable']
@@ -93,14 +93,16 @@ def layers_not_held(recipe, format):
     return [n for n, s in schemes.items() if not checkpoint_holds(format, s, shapes[n])]
 
 def checkpoints_for(recipe):
-    "List the kinds of checkpoint that hold a recipe, in the order of `HOLDS`."
-    if layers_of_other_kinds(recipe): return []
+    "List the kinds of checkpoint that hold a recipe, in the order of `HOLDS`; none has a quantized lm_head."
+    if recipe.has_head or layers_of_other_kinds(recipe): return []
     return [f for f in HOLDS if not layers_not_held(recipe, f)]
 
 # %% ../../nbs/core/05_engines.ipynb #52af177d
 def _ints(*widths): return lambda name, shape: family(name) == 'int' and scheme(name).bits in widths
 
 def _families(*names): return lambda name, shape: family(name) in names
+
+def _named(*names): return lambda name, shape: name.upper() in names
 
 def _k_quant_of_odd_width(name, shape):
     return kind(name) == 'gguf' and '_K' in name.upper() and shape[1] % 256 != 0
@@ -112,7 +114,7 @@ LAYERS = {'anything': lambda name, shape: kind(name) != 'bf16',
           'integers of 2, 3, 4 and 8 bits': _ints(*PACKED),
           'MXFP4 and MXFP8': _families('mx_fp a4', 'mx_fp a8'),
           'NVFP4': _families('nv_fp a4'),
-          'GGUF types': _families('gguf'),
+          'GGUF:Q4_0 and GGUF:Q8_0': _named('GGUF:Q4_0', 'GGUF:Q8_0'),
           'K-quants of inputs that 256 does not divide': _k_quant_of_odd_width}
 
 # %% ../../nbs/core/05_engines.ipynb #e0000020
@@ -138,12 +140,17 @@ def unquantized_layers(recipe):
     plain = [n for n, s in recipe.schemes.items() if kind(s) == 'bf16']
     return plain if len(plain) < len(recipe.schemes) else []
 
-WHOLE = {FUSED: layers_split_by, HEAD: quantized_head, UNQUANTIZED: unquantized_layers}
+WHOLE = {FUSED: layers_split_by, UNQUANTIZED: unquantized_layers}
 
 # %% ../../nbs/core/05_engines.ipynb #2d4e1cbb
 GENERATIONS = ('turing', 'ampere', 'ada', 'hopper', 'blackwell')   # of NVIDIA's GPUs: 7.5, 8.0, 8.9, 9.0, 10
 PLATFORMS = ('cuda', *GENERATIONS, 'cpu', 'rocm', 'metal')
 RAN = 'benchmarks/engines'  # the notebook that holds what was run
+OURS = 'mpq_nb.quantization.export'    # refuses to write the file
+CAVEATS = {'as simulated': ('', ''),   # {how activations are rounded: (in a table, in a sentence)}
+           'not rounded': (' (activations not rounded)', ', and rounds no activations'),
+           'its own way': (' (activations rounded in its own way)',
+                           ', and rounds activations in its own way')}
 
 @dataclass(frozen=True)
 class Promise:
@@ -155,12 +162,20 @@ class Promise:
     about: str         # A key of `LAYERS` or `WHOLE`
     answer: str        # loads, refused or unknown
     source: str = RAN  # How we know
-    exact: bool = True # If it loads: does it compute what we simulate?
+    activations: str = 'as simulated' # If it loads: a key of `CAVEATS`
     why: str = ''      # If it does not load
     remedy: str = ''   # If it does not load: what you can do about it
 
     @property
     def rule(self): return f'{self.about}: {self.why}' if self.why else self.about
+
+    @property
+    def what(self):
+        "The condition, with how activations are rounded where that differs from the simulation."
+        return self.about + CAVEATS[self.activations][0] if self.answer == 'loads' else self.about
+
+    @property
+    def exact(self): return self.activations == 'as simulated'
 
     @property
     def was_run(self): return self.source == RAN
@@ -169,18 +184,20 @@ INTS = ('auto_round', 'auto_gptq', 'auto_awq', 'llm_compressor')
 INTS_OF_ALL_WIDTHS = tuple(f for f in INTS if f not in WIDTHS)
 ONE = "give them one, with groups='fused' (--groups fused)"
 OTHERS = 'leave these formats out (--schemes, or scores.select), or take another engine'
-NO_HEAD = dict(why='no kind of checkpoint of ours holds it', remedy='score without head=True')
+NO_HEAD = Promise('', '', 'any', (), HEAD, 'refused', OURS,
+                  why='no kind of checkpoint of ours holds it',
+                  remedy='score without head=True, or write it as fake')
 
 # %% ../../nbs/core/05_engines.ipynb #e0000025
 _vllm = partial(Promise, 'vllm', '0.32.0')
-_VLLM_SOURCE = 'github.com/vllm-project/vllm/{}/main/vllm/model_executor/layers/quantization'
+_VLLM_SOURCE = 'github.com/vllm-project/vllm/tree/main/vllm/model_executor/layers/quantization'
 _NO_KERNEL = dict(why='no kernel for a CPU', remedy=OTHERS)
 
 VLLM = (
     _vllm('cpu', INTS, 'integers of 4 bits', 'loads'),
-    _vllm('cpu', ('fake',), 'integers of 2, 3, 4 and 8 bits', 'loads'),
-    _vllm('cpu', ('fake',), 'MXFP4 and MXFP8', 'loads', exact=False),
-    _vllm('cpu', ('fake',), 'NVFP4', 'loads', exact=False),
+    _vllm('cpu', ('fake',), 'integers of 4 bits', 'loads'),
+    _vllm('cpu', ('fake',), 'MXFP4 and MXFP8', 'loads', activations='not rounded'),
+    _vllm('cpu', ('fake',), 'NVFP4', 'loads', activations='not rounded'),
     _vllm('cpu', INTS_OF_ALL_WIDTHS, 'integers of 8 bits', 'refused', **_NO_KERNEL),
     _vllm('cpu', INTS_OF_ALL_WIDTHS, 'integers of 2 and 3 bits', 'refused', **_NO_KERNEL),
     _vllm('cpu', ('llm_compressor',), 'MXFP4 and MXFP8', 'refused', **_NO_KERNEL),
@@ -191,25 +208,23 @@ VLLM = (
     _vllm('turing', ('llm_compressor',), 'MXFP4 and MXFP8', 'unknown',
           'docs.vllm.ai/en/latest/features/quantization',
           why='its documentation names no kernel for this generation', remedy=OTHERS),
-    _vllm('cuda', INTS, 'integers of 2 and 3 bits', 'unknown', _VLLM_SOURCE.format('tree'),
-          why='its source leaves them to an optional package, humming', remedy=OTHERS),
-    _vllm('any', INTS, HEAD, 'unknown', _VLLM_SOURCE.format('blob') + '/auto_round.py', **NO_HEAD))
+    _vllm('cuda', INTS, 'integers of 2 and 3 bits', 'unknown', _VLLM_SOURCE,
+          why='its source leaves them to an optional package, humming', remedy=OTHERS))
 
 # %% ../../nbs/core/05_engines.ipynb #e0000027
 _transformers = partial(Promise, 'transformers', '5.23.0')
-_STEPS = 'github.com/intel/auto-round/blob/main/docs/step_by_step.md'
+_OWN_WAY = dict(activations='its own way')
 
 TRANSFORMERS = (
     _transformers('cpu', INTS_OF_ALL_WIDTHS, 'integers of 2, 3, 4 and 8 bits', 'loads'),
-    _transformers('cpu', ('llm_compressor',), 'MXFP4 and MXFP8', 'loads', exact=False),
-    _transformers('cpu', ('llm_compressor',), 'NVFP4', 'loads', exact=False),
-    _transformers('cpu', ('gguf',), 'GGUF types', 'loads'),
-    _transformers('cpu', ('fake',), 'integers of 2, 3, 4 and 8 bits', 'loads'),
-    _transformers('cpu', ('fake',), 'MXFP4 and MXFP8', 'loads', exact=False),
-    _transformers('cpu', ('fake',), 'NVFP4', 'loads', exact=False),
+    _transformers('cpu', ('llm_compressor',), 'MXFP4 and MXFP8', 'loads', **_OWN_WAY),
+    _transformers('cpu', ('llm_compressor',), 'NVFP4', 'loads', **_OWN_WAY),
+    _transformers('cpu', ('gguf',), 'GGUF:Q4_0 and GGUF:Q8_0', 'loads'),
+    _transformers('cpu', ('fake',), 'integers of 4 bits', 'loads'),
+    _transformers('cpu', ('fake',), 'MXFP4 and MXFP8', 'loads', activations='not rounded'),
+    _transformers('cpu', ('fake',), 'NVFP4', 'loads', activations='not rounded'),
     _transformers('cpu', ('auto_awq',), 'anything', 'refused',
-                  why='reads AWQ only with gptqmodel', remedy='auto_round or auto_gptq'),
-    _transformers('any', (*INTS, 'gguf'), HEAD, 'unknown', _STEPS, **NO_HEAD))
+                  why='reads AWQ only with gptqmodel', remedy='auto_round or auto_gptq'))
 
 # %% ../../nbs/core/05_engines.ipynb #e0000029
 _llama = partial(Promise, 'llama.cpp', 'node-llama-cpp 3.22.1')
@@ -218,17 +233,17 @@ _sglang = partial(Promise, 'sglang', '')
 _SGLANG_SOURCE = 'github.com/sgl-project/sglang/pull/6226'
 
 LLAMA_CPP = (
-    _llama('cpu', ('gguf',), 'GGUF types', 'loads', exact=False),
+    _llama('cpu', ('gguf',), 'GGUF:Q4_0 and GGUF:Q8_0', 'loads', **_OWN_WAY),
     _llama('any', (*INTS, 'fake'), 'anything', 'refused',
            why='reads GGUF files only', remedy='schemes such as GGUF:Q4_K_S'),
     _llama('any', ('gguf',), 'K-quants of inputs that 256 does not divide', 'refused',
-           'github.com/ggml-org/llama.cpp/pull/1921', why='their blocks have 256 weights',
+           OURS, why='their blocks have 256 weights',
            remedy='a type with blocks of 32, such as GGUF:Q4_0 or GGUF:Q8_0, for this layer'))
 
 GPTQMODEL = (
-    _gptqmodel('cpu', ('auto_gptq', 'fake'), 'integers of 2, 3, 4 and 8 bits', 'loads'),
-    _gptqmodel('cpu', ('auto_awq',), 'integers of 4 bits', 'loads'),
-    _gptqmodel('any', ('auto_awq',), UNQUANTIZED, 'refused',
+    _gptqmodel('cpu', ('auto_gptq',), 'integers of 2, 3, 4 and 8 bits', 'loads'),
+    _gptqmodel('cpu', ('auto_awq', 'fake'), 'integers of 4 bits', 'loads'),
+    _gptqmodel('cpu', ('auto_awq',), UNQUANTIZED, 'refused',
                why='it loads and computes nonsense, 5 nats away', remedy='auto_gptq'),
     _gptqmodel('cpu', ('llm_compressor',), 'anything', 'refused',
                why='needs the package compressed-tensors next to it', remedy='auto_gptq, or transformers'),
@@ -241,7 +256,6 @@ SGLANG = (
             why='its reader was made for AutoRound checkpoints', remedy='auto_round or auto_awq'),
     _sglang('any', INTS, 'integers of 2 and 3 bits', 'unknown', _SGLANG_SOURCE,
             why='its kernels have 4 and 8 bits', remedy=OTHERS),
-    _sglang('any', INTS, HEAD, 'unknown', _SGLANG_SOURCE, **NO_HEAD),
     _sglang('any', ('gguf',), 'anything', 'unknown', _SGLANG_SOURCE,
             why='nobody has tried', remedy='llama.cpp'))
 
@@ -251,14 +265,10 @@ ENGINES = tuple(dict.fromkeys(p.engine for p in PROMISES))
 # %% ../../nbs/core/05_engines.ipynb #d0060b26
 def _row_key(p): return dict(engine=p.engine, version=p.version, platform=p.platform, answer=p.answer)
 
-def _condition(p):
-    own_way = p.answer == 'loads' and not p.exact
-    return p.about + (' (activations rounded in its own way)' if own_way else '')
-
 def promises(): # Markdown: a row per engine, version, platform and answer
     "Show `PROMISES`: which checkpoints an engine loads, which it refuses, and what is doubtful."
     from IPython.display import Markdown
-    table = pd.DataFrame([dict(_row_key(p), what=_condition(p), format=f)
+    table = pd.DataFrame([dict(_row_key(p), what=p.what, format=f)
                           for p in PROMISES for f in p.formats])
     keys = ['engine', 'version', 'platform', 'answer']
     by_what = table.groupby([*keys, 'what'], sort=False).format.agg(', '.join).reset_index()
@@ -277,10 +287,18 @@ class Servable:
     version: str      # Of the engine, as it was seen; empty if it was not
     format: str       # Kind of checkpoint; None if none holds the recipe
     answer: str       # loads, refused or unknown
-    exact: bool       # If it loads: does it compute what we simulate?
+    activations: str  # If it loads: a key of `CAVEATS`; else empty
     refusals: pd.DataFrame # A row per layer and promise that speaks against
 
     def __bool__(self): return self.refusals.empty
+
+    @property
+    def exact(self) -> bool: return self.activations == 'as simulated'
+
+    @property
+    def caveat(self) -> str:
+        "How it rounds activations, to follow a sentence; empty if as we simulate."
+        return CAVEATS[self.activations][1] if self.activations else ''
 
     @property
     def verdict(self) -> str:
@@ -288,8 +306,7 @@ class Servable:
         who = f'{self.engine} {self.version}'.strip() + f' on {self.platform}'
         if self.answer == 'refused': return f'{who} refuses it'
         if self.answer == 'unknown': return f'{who}: unknown, nobody has run it'
-        how = '' if self.exact else ', and rounds activations in its own way'
-        return f'{who} loads it as {self.format}{how}'
+        return f'{who} loads it as {self.format}{self.caveat}'
 
     @property
     def reasons(self) -> list:
@@ -330,8 +347,9 @@ def promises_for(engine: str,   # One of `ENGINES`
     return here
 
 # %% ../../nbs/core/05_engines.ipynb #388b7f1f
-WEIGHT_ONLY = dict.fromkeys([f'vllm:{g}' for g in GENERATIONS[:-1]], 'vllm-marlin')
-RULES = dict.fromkeys(ACTIVATIONS) | {'gptqmodel': 'vllm-marlin'} | WEIGHT_ONLY
+BY_GENERATION = {'vllm:turing': 'vllm-marlin', 'vllm:ampere': 'vllm-marlin',
+                 'vllm:ada': 'vllm-fp8', 'vllm:hopper': 'vllm-fp8'}
+RULES = dict.fromkeys(ACTIVATIONS) | {'gptqmodel': 'vllm-marlin'} | BY_GENERATION
 
 def activation_rule(engine: str # One of `ACTIVATIONS`, or of `ENGINES`, perhaps with a platform
                    ) -> str:    # One of `ACTIVATIONS`
@@ -380,6 +398,11 @@ def _unheld(recipe, format):
         hits.setdefault(no_file(s, recipe.shapes[n]), []).append(n)
     return hits
 
+def _rounding(loads):
+    "How activations are rounded under promises that a checkpoint loads: the worst case of them."
+    cases = [p.activations for p in loads] or ['as simulated']
+    return max(cases, key=list(CAVEATS).index)
+
 def _answer(recipe, engine, platform, format, version):
     "A `Servable` for one kind of checkpoint."
     hits = {p: layers_under(p, recipe) for p in promises_for(engine, platform, format, version)}
@@ -387,11 +410,12 @@ def _answer(recipe, engine, platform, format, version):
     loads = [p for p in hits if p.answer == 'loads']
     loaded = {n for p in loads for n in hits[p]}
     quantized = {n for n, s in recipe.schemes.items() if kind(s) != 'bf16'}
+    if format != 'fake' and recipe.has_head: hits[NO_HEAD] = quantized_head(recipe)
     refusals = _refusals(recipe, hits)
     answers = set(refusals.answer) | ({'loads'} if quantized <= loaded else {'unknown'})
     versions = dict.fromkeys(p.version for p in hits if p.was_run)
     return Servable(engine, platform, ', '.join(versions), format,
-                    min(answers, key=RANK.index), all(p.exact for p in loads), refusals)
+                    min(answers, key=RANK.index), _rounding(loads), refusals)
 
 # %% ../../nbs/core/05_engines.ipynb #cdf9e339
 def _held_by_none(recipe):
@@ -405,9 +429,9 @@ def _held_by_none(recipe):
 
 def _no_checkpoint(recipe, engine, platform):
     "The answer for a recipe that no kind of checkpoint holds."
-    hits = {MIXED_KINDS: layers_of_other_kinds(recipe)}
-    if not hits[MIXED_KINDS]: hits = _held_by_none(recipe) or {NOT_HELD: list(recipe.schemes)}
-    return Servable(engine, platform, '', None, 'refused', False, _refusals(recipe, hits))
+    hits = {MIXED_KINDS: layers_of_other_kinds(recipe), NO_HEAD: quantized_head(recipe)}
+    if not any(hits.values()): hits = _held_by_none(recipe) or {NOT_HELD: list(recipe.schemes)}
+    return Servable(engine, platform, '', None, 'refused', '', _refusals(recipe, hits))
 
 def servable(recipe: Recipe, # Any
              engine: str,    # One of `ENGINES`, perhaps with a platform: `"vllm:cpu"`

@@ -22,14 +22,19 @@ from .recipes import RESERVE
 # %% ../../nbs/core/04_knapsack.ipynb #e61ef092
 def group_sizes(scores, # `Scores` of G groups and Q schemes
                 unit,   # of the budget, one of `UNITS`
+                allowed=None, # [G, Q]; None: all columns
                ) -> np.ndarray: # [G, Q], whole numbers of bits
-    "Count the bits of each group in each scheme."
+    "Count the bits of each group in each scheme; raises `InputError` for an allowed one that cannot be stored."
     shape = {l.name: l.shape for l in scores.layers}
-    def payload(scheme, name): return scheme_bits(scheme) * math.prod(shape[name])
-    def stored(scheme, name): return stored_bits(scheme, shape[name])
-    count = payload if unit == 'bits' else stored
-    rows = [[sum(count(s, n) for n in g) for s in scores.schemes] for g in scores.groups]
-    return np.array(rows, dtype=np.int64)
+    ok = np.ones(scores.loss.shape, bool) if allowed is None else allowed
+    def count(scheme, name, may):
+        if unit == 'bits': return scheme_bits(scheme) * math.prod(shape[name])
+        try: return stored_bits(scheme, shape[name])
+        except InputError:
+            if may: raise
+            return 16 * math.prod(shape[name])     # nobody will choose it
+    def row(group, may): return [sum(count(s, n, m) for n in group) for s, m in zip(scores.schemes, may)]
+    return np.array([row(g, may) for g, may in zip(scores.groups, ok)], dtype=np.int64)
 
 # %% ../../nbs/core/04_knapsack.ipynb #a8c91b60
 def _beside(scores, budget):

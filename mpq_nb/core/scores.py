@@ -208,18 +208,22 @@ def select(self: Scores, schemes # Names of some of the schemes
 def regroup(self: Scores, how: str # `"none"` or `"fused"`, as in `mpq_nb.models.groups`
            ) -> Scores:
     "The scores with layers joined to groups; raises `InputError` if they are joined in another way."
+    joined = tuple(make_groups(self.layers, how))
     now = self.meta.get('grouping', 'none')
-    if how == now: return self
-    if any(len(g) > 1 for g in self.groups):
-        raise InputError(f"these scores are grouped already ({self.meta.get('grouping')}) and "
+    if how == now and (how == 'none' or self.groups == joined): return self
+    home = {n: i for i, g in enumerate(joined) for n in g}
+    spread = [{home[n] for n in g} for g in self.groups]
+    if any(len(homes) > 1 for homes in spread):
+        raise InputError(f"these scores are grouped already ({now}) and "
                          "cannot be taken apart; score with groups='none'.")
-    place, joined = {g[0]: i for i, g in enumerate(self.groups)}, make_groups(self.layers, how)
-    members = [torch.tensor([place[n] for n in g]) for g in joined]
+    members = [[] for _ in joined]
+    for i, (j,) in enumerate(spread): members[j].append(i)
     def summed(t, dim):
         if t is None: return None
-        return torch.stack([t.index_select(dim, m).sum(dim) for m in members], dim)
+        parts = [t.index_select(dim, torch.tensor(m)).sum(dim) for m in members]
+        return torch.stack(parts, dim)
     return replace(self, loss=summed(self.loss, 0), samples=summed(self.samples, 1),
-                   cross=summed(self.cross, 1), groups=tuple(joined),
+                   cross=summed(self.cross, 1), groups=joined,
                    meta=self.meta | dict(grouping=how))
 
 # %% ../../nbs/core/02_scores.ipynb #77c27392

@@ -100,7 +100,7 @@ def accuracy_table(results: dict,       # {name: `TaskResults`} on the same ques
                    against: str = None, # Row that the others are compared with; the reference by default
                    metric: str = 'acc', # lm-eval's name: `'acc'` or `'acc_norm'`
                   ) -> pd.DataFrame:    # A row per result, of text
-    "Tabulate accuracies ± standard error, recovery, and what is no more than noise; raises `InputError` for an unknown row."
+    "Tabulate accuracies ± standard error, recovery, and what is not significant; raises `InputError` for an unknown row."
     for n in (reference, against):
         if n is not None and n not in results: raise unknown('row', n, results)
     reference = reference or next(iter(results))

@@ -357,10 +357,13 @@ class Paired:
 
 @patch
 def __repr__(self: Paired):
-    word = f'p = {self.p:.1g}' if self.p < .05 else 'no more than noise'
-    if abs(self.diff) < 2*self.noise:
-        word = f'no more than the noise of the simulation, {self.noise:.1g}'
-    return f'Paired({self.diff:+.4f} ± {self.se:.4f}: {word})'
+    return f'Paired({self.diff:+.4f} ± {self.se:.4f}: {_significance(self)})'
+
+def _significance(d):
+    "How sure a paired difference is, in words."
+    if abs(d.diff) < 2*d.noise: return f'no more than the noise of the simulation, {d.noise:.1g}'
+    if math.isnan(d.p): return 'one sequence, so no test'
+    return f'p = {d.p:.1g}' if d.p < .05 else f'p = {d.p:.2g}, not significant'
 
 # %% ../../nbs/judge/02_divergence.ipynb #9f414732
 def paired_rows(a, # A mean for each sequence …

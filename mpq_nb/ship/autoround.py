@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from ..base.experts import expert_part
 from ..base.files import atomic
-from ..base.layers import groups as groups_of, layers
+from ..base.layers import FUSIONS, groups as groups_of, layers
 from ..base.quantizers import grid, tensor_scale
 from ..base.schemes import KNOWN, scheme
 from ..base.simulation import shared_scales
@@ -134,8 +134,7 @@ def mend_input_scales(folder, # With safetensors files
         with atomic(p) as tmp: save_file(mended, tmp, metadata=about)
 
 # %% ../../nbs/ship/01_autoround.ipynb #eadb5273
-FUSED_NAMES = {('q_proj', 'k_proj', 'v_proj'): 'qkv_proj', # vLLM's
-               ('gate_proj', 'up_proj'): 'gate_up_proj'}
+FUSED_NAMES = {f.parts: f.whole for f in reversed(FUSIONS)} # vLLM's; the longest come last
 
 def fused_wholes(schemes: dict, # {layer: scheme's name}
                 ) -> dict: # {first part: the fused layer's name}

@@ -8,9 +8,10 @@ __all__ = ['SIZES', 'FLOAT', 'WORD', 'BYTE', 'FP8', 'NEEDS', 'PACKED_BITS', 'INT
            'CARD', 'FRONT_MATTER', 'stored_tensors', 'tensor_bits', 'Format', 'words', 'groups_in', 'plain_tensors',
            'word_tensors', 'gptq_tensors', 'awq_tensors', 'gptq_bits', 'ct_integers', 'ct_mxfp4', 'ct_mxfp8',
            'ct_nvfp4', 'Packing', 'packing_of', 'ct_tensors', 'compressed_tensors_kind', 'compressed_tensors_bits',
-           'int_obstacle', 'compressed_tensors_obstacle', 'gguf_obstacle', 'check_packable', 'check_offered', 'packers',
-           'packable', 'disk_bytes', 'memory_bytes', 'free_memory', 'how', 'serving_commands', 'loading_section',
-           'quality_section', 'hub_name', 'model_card', 'export', 'reload']
+           'int_obstacle', 'compressed_tensors_obstacle', 'gguf_obstacle', 'check_packable', 'check_offered',
+           'unpackable_layers', 'packing_notes', 'with_fallback', 'packers', 'packable', 'disk_bytes', 'memory_bytes',
+           'free_memory', 'how', 'serving_commands', 'loading_section', 'quality_section', 'hub_name', 'model_card',
+           'export', 'reload']
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #63c5c501
 import gc, json, math, re, shutil, warnings
@@ -34,13 +35,14 @@ from ..base.loading import load, trusted
 from ..base.schemes import bits, needs_calibration, scheme, stored_bits
 from ..base.text import as_tokens
 from ..base.weights import fingerprint, rest_bytes
-from ..core.engines import family, PROMISES, servable
+from ..core.engines import (
+    checkpoint_holds, family, misfit, PROMISES, servable, with_fitting_groups)
 from ..core.recipes import Recipe
 from ..sensitivity import warn_small
 from .autoround import quiet, write_autoround
 from .fake import check_unquantized, copy_along, new_folder
 from .gguf import (
-    check_convertible, gguf_tensors, recipe_title, stored_gguf, write_gguf)
+    check_convertible, gguf_tensors, recipe_title, stored_gguf, why_unread, write_gguf)
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #a7773533
 SIZES = dict(I64=8, I32=4, F16=2, BF16=2, F32=4, I8=1, U8=1, F8_E4M3=1, F8_E5M2=1, BOOL=1)
@@ -77,6 +79,7 @@ def tensor_bits(tensors # {part: (types, shape)}
 # %% ../../nbs/ship/03_checkpoints.ipynb #ac837c3e
 def _one_kind(name): return ''
 def _accept(model, tokenizer): pass
+def _read_by_transformers(folder): pass
 
 @dataclass(frozen=True)
 class Format:
@@ -92,7 +95,8 @@ class Format:
     bits: object = stored_bits # (scheme's name, (outputs, inputs)) -> bits on disk
     kind: object = _one_kind   # (scheme's name) -> what all quantized layers must share
     half: bool = False         # stores in 16 bits what is not quantized, in any model
-    check: object = _accept    # (model, tokenizer): raises if its writer does not know them
+    check: object = _accept    # (model, tokenizer): raises if its writer does not know them; as `unread`
+    unread: object = _read_by_transformers # (folder) -> why transformers cannot read it, or None
     untuned: str = ''          # why its writer cannot tune
     one_for_experts: bool = False # do its readers take one scheme for all experts of a model?
     is_file: bool = False      # one file for all, written from a copy of the model on disk
@@ -214,7 +218,7 @@ def int_obstacle(name,  # Of a scheme
                  widths=PACKED_BITS, # Bits that the writer packs
                 ) -> str: # To follow the scheme's name in a sentence; None if nothing
     "Tell what keeps a packed integer checkpoint from holding a layer."
-    s, (out, inp) = scheme(name), shape
+    s = scheme(name)
     if s.bits >= 16: return None
     if family(name) != 'int':
         return ("is not a weight-only integer format; solve again among those "
@@ -222,11 +226,7 @@ def int_obstacle(name,  # Of a scheme
     if s.bits not in widths:
         packed = ', '.join(map(str, widths))
         return f"has a width that is not packed; packed are {packed} bits"
-    if s.group_size > 0 and inp % s.group_size:
-        return (f"has groups of {s.group_size}, which do not divide its {inp} inputs; "
-                "use a smaller group, such as G64 or G32")
-    if inp % 32 or out % 32:
-        return f"needs inputs and outputs in multiples of 32, not {inp} and {out}"
+    return misfit(name, shape)
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #54025da2
 def compressed_tensors_obstacle(name,  # Of a scheme
@@ -237,16 +237,14 @@ def compressed_tensors_obstacle(name,  # Of a scheme
     if name not in COMPRESSED_TENSORS:
         return (f"is not among those that are written; these are {', '.join(CT_FLOATS)} "
                 "and integers such as W4A16G64")
-    group = scheme(name).group_size
-    if group > 0 and shape[1] % group:
-        return f"has groups of {group}, which do not divide its {shape[1]} inputs"
+    return misfit(name, shape)
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #f57a8559
 def gguf_obstacle(name,  # Of a scheme
                   shape, # (outputs, inputs) of the layer
                  ) -> str: # As of `int_obstacle`
     "Tell what keeps a GGUF file from holding a layer."
-    if family(name) in ('gguf', 'bf16'): return None
+    if family(name) in ('gguf', 'bf16'): return misfit(name, shape)
     return "is no GGUF type; solve again among those, such as GGUF:Q4_0,GGUF:Q8_0"
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #8a5b821b
@@ -281,6 +279,7 @@ def _load_awq(out):
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #42c4cfbb
 def _scheme_itself(name): return name
+def _unread_gguf(folder): return why_unread(Path(folder)/'model.gguf')
 
 FORMATS = {
     'auto_round': Format(
@@ -306,6 +305,7 @@ FORMATS = {
         ('llama.cpp', 'transformers'), ('gguf',), ('GGUF:Q4_0', 'GGUF:Q8_0'),
         gguf_obstacle, write_gguf, _load_plain,
         tensors=gguf_tensors, stored=stored_gguf, half=True, check=check_convertible,
+        unread=_unread_gguf,
         untuned="is written by llama.cpp's converter, which does not tune", is_file=True)}
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #e86eb82f
@@ -352,17 +352,60 @@ def check_offered(names, # Of schemes
                   ls,    # Layers of the model, from `layers`
                   format, # One of `FORMATS`
                  ):
-    "Raise `InputError` unless `format` can hold each scheme in each layer, and all together."
+    "Raise `InputError` unless `format` can hold each scheme in some layer, and all together."
     f, kinds = FORMATS[format], {}
-    shapes = {l.name: l.shape for l in ls}
     for n in names:
         if scheme(n).bits >= 16: continue
+        fitting = {l.name: l.shape for l in ls if not f.lacks(n, l.shape)}
+        shapes = fitting or {l.name: l.shape for l in ls}
         check_packable(Recipe(dict.fromkeys(shapes, n), shapes), format)
         kinds.setdefault(f.kind(n), n)
     if len(kinds) > 1:
         names = ' and '.join(kinds.values())
         raise InputError(f"format '{format}' cannot hold {names} in one checkpoint; "
                          "choose among one kind.")
+
+# %% ../../nbs/ship/03_checkpoints.ipynb #5b1p0002
+def unpackable_layers(name, # Of a scheme
+                      ls,   # Layers of the model, from `layers`
+                      format=None, # One of `FORMATS`; None: all that hold the scheme in other layers
+                     ) -> list: # Of layers
+    "List the layers in which no packed checkpoint holds a scheme."
+    formats = [format] if format else [f for f in FORMATS if checkpoint_holds(f, name)]
+    def packs(l): return any(not FORMATS[f].lacks(name, l.shape) for f in formats)
+    return [l for l in ls if not packs(l)]
+
+def _some_layers(ls):
+    "The first layers' names, and how many more there are."
+    names = ', '.join(l.name for l in ls[:2])
+    return names if len(ls) < 3 else f'{names} and {len(ls) - 2} more'
+
+def packing_notes(names, # Of schemes
+                  ls,    # Layers of the model, from `layers`
+                  format=None, # As in `unpackable_layers`
+                 ) -> list: # Of sentences
+    "Say which schemes cannot be packed in which layers, why, and what would fit."
+    notes, widths = [], {l.shape[1] for l in ls}
+    where = f' as {format}' if format else ''
+    for n in names:
+        left = unpackable_layers(n, ls, format)
+        if not left: continue
+        better = with_fitting_groups(n, widths)
+        fits = f"; {' or '.join(better)} would fit all layers" if better else ''
+        why = misfit(n, left[0].shape) or 'is in no packed checkpoint that we write'
+        reason, _, _ = why.partition(';')
+        notes.append(f'{n} cannot be packed{where} in {len(left)} of {len(ls)} layers '
+                     f'({_some_layers(left)}): it {reason}{fits}')
+    return notes
+
+def with_fallback(names, # Of schemes
+                  ls,    # Layers of the model, from `layers`
+                  format, # One of `FORMATS`
+                 ) -> tuple: # The names, and BF16 if some layer needs it
+    "Add BF16 to the schemes if the format can hold some layer in none of them."
+    lacks = FORMATS[format].lacks
+    stranded = any(all(lacks(n, l.shape) for n in names) for l in ls)
+    return (*names, 'BF16') if stranded else tuple(names)
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #659718a0
 def packers(recipe # Any
@@ -498,20 +541,21 @@ def how(engine: str, # One of `ENGINES`
 # %% ../../nbs/ship/03_checkpoints.ipynb #6d0d9283
 def serving_commands(recipe, # What the checkpoint holds
                      format, # One of `FORMATS`
+                     unread=None, # Why transformers cannot read it; it is left out then
                     ) -> list: # Of `Servable`
     "Judge every engine that may read a format, on each platform that we know something of."
     def platforms(engine):
         known = [p.platform for p in PROMISES if p.engine == engine and p.platform != 'any']
         return dict.fromkeys([*known, 'cuda'])
+    engines = [e for e in FORMATS[format].engines if not (unread and e == 'transformers')]
     return [servable(recipe, engine, platform, format)
-            for engine in FORMATS[format].engines for platform in platforms(engine)]
+            for engine in engines for platform in platforms(engine)]
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #50b81d8f
 def _platform_note(s):
     "What we know of one engine on one platform, in a few words."
     if s.answer == 'loads':
-        rounds = '' if s.exact else ', and rounds activations in its own way'
-        return f"on {s.platform} it loads ({s.version}){rounds}"
+        return f"on {s.platform} it loads ({s.version}){s.caveat}"
     verdict = 'it does not' if s.answer == 'refused' else 'nobody has run it'
     why = f': {s.refusals.rule.iloc[0]}' if len(s.refusals) else ''
     return f"on {s.platform} {verdict}{why}"
@@ -527,10 +571,12 @@ def _engine_notes(engine, here, format):
 
 def loading_section(recipe, # What the checkpoint holds
                     format, # One of `FORMATS`
+                    unread=None, # Why transformers cannot read it
                    ) -> str: # Markdown
     "Write how each engine loads a checkpoint, or why it doesn't."
-    commands, notes = serving_commands(recipe, format), []
-    for engine in FORMATS[format].engines:
+    commands, notes = serving_commands(recipe, format, unread), []
+    if unread: notes.append(f'transformers: no; {unread}.')
+    for engine in dict.fromkeys(s.engine for s in commands):
         notes += _engine_notes(engine, [s for s in commands if s.engine == engine], format)
     return '\n\n'.join(notes)
 
@@ -555,6 +601,7 @@ def quality_section(v # What `verify` returned; None where nobody verified
                    ) -> str: # Markdown
     "Write what was measured of a checkpoint's quality."
     if v is None: return 'Not measured yet: run `mpq_nb.quantization.verify`.'
+    if v.get('unread'): return f"Not checked: {v['unread']}."
     runs = f", as {v['reader']} runs it" if 'reader' in v else ''
     amount = f"{v['sequences']} sequences, {v['positions']} tokens"
     kl = f"{v['kl_original']:.4f} ± {v['kl_original_se']:.4f}"
@@ -636,7 +683,7 @@ def model_card(recipe, # What the checkpoint holds
     return CARD.format(
         head=FRONT_MATTER.format(base=base, format=made['format']) if base else '',
         title=recipe_title(recipe), recipe=recipe, rows=rows, made=made,
-        quality=quality_section(v), loading=loading_section(recipe, made['format']),
+        quality=quality_section(v), loading=loading_section(recipe, made['format'], made.get('unread')),
         budget=recipe.budget.asdict() if recipe.budget else 'none',
         model=origin.get('model'), scores=origin.get('scores'), by=origin.get('by', 'hand'),
         version=__version__, rounding=_rounding_note(recipe, made))
@@ -685,6 +732,8 @@ def export(model,          # A decoder from transformers, unquantized
         tmp.mkdir()
         f.write(model, tokenizer, recipe, tmp, toks, tune, consume)
         if not f.is_file: copy_along(model, tmp)
+        unread = f.unread(tmp)
+        if unread: made['unread'] = unread
         replace(recipe, made=recipe.made | dict(export=made)).save(tmp/'recipe.json')
         (tmp/'README.md').write_text(model_card(recipe, made))
     return out

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROBES', 'PROBED', 'FAR', 'BUFFER', 'READER', 'RUN_FILE', 'logit_distances', 'mean_distances', 'compare',
-           'probe_inputs', 'probe_layers', 'relative_distance', 'weight_errors', 'wrong_weights', 'logits_of',
-           'far_logits', 'mean_kl', 'rotary_frequencies', 'wrong_buffers', 'modules_that_round', 'run_checkpoint',
+           'probe_inputs', 'probe_layers', 'relative_distance', 'layer_distances', 'wrong_weights', 'logits_of',
+           'far_logits', 'logits_kl', 'rotary_frequencies', 'wrong_buffers', 'modules_that_round', 'run_checkpoint',
            'run_file', 'failure_reason', 'run_fresh', 'as_stated', 'wrong_layers', 'export_note', 'exact_copy',
            'next_token_loss', 'with_prefix', 'cost_in_quality', 'input_scales', 'has_right_size', 'holds', 'verify']
 
@@ -92,11 +92,11 @@ def _distances_to_all(y, stacked, i):
     norm = stacked[i].norm().clamp(min=1e-30)
     return (stacked - y.flatten()).norm(dim=1) / norm
 
-def weight_errors(real,     # {layer: answers of `probe_layers`} of the checkpoint
-                  sim,      # Those of the simulated model
-                  original, # Those of the original
-                  shapes,   # {layer: (outputs, inputs)}
-                 ) -> pd.DataFrame: # By layer: simulated, original, other, expected, bias
+def layer_distances(real,     # {layer: answers of `probe_layers`} of the checkpoint
+                    sim,      # Those of the simulated model
+                    original, # Those of the original
+                    shapes,   # {layer: (outputs, inputs)}
+                   ) -> pd.DataFrame: # By layer: simulated, original, other, expected, bias
     "Measure each real layer's distances, relative to its original."
     rows = []
     for shape in dict.fromkeys(shapes.values()):
@@ -114,7 +114,7 @@ def weight_errors(real,     # {layer: answers of `probe_layers`} of the checkpoi
     return pd.DataFrame(rows).set_index('layer').loc[list(shapes)]
 
 # %% ../../nbs/ship/04_verification.ipynb #b9e1a231
-def wrong_weights(e, # Of `weight_errors`
+def wrong_weights(e, # Of `layer_distances`
                   own_rounding, # Was it tuned, or scaled by calibration?
                  ) -> list: # Of layers
     "Find the layers whose weights are not what they should be."
@@ -146,9 +146,9 @@ def far_logits(model, # On the CPU
     out = model(ids[:1], position_ids=at, attention_mask=ones, use_cache=False)
     return out.logits.float().cpu()
 
-def mean_kl(la, # Logits [n, T, V]
-            lb, # Logits [n, T, V]
-           ) -> float: # Nats per token
+def logits_kl(la, # Logits [n, T, V]
+              lb, # Logits [n, T, V]
+             ) -> float: # Nats per token
     "Average the KL divergence over sequences."
     return logit_distances(la, lb)[0].mean().item()
 
@@ -300,7 +300,7 @@ def cost_in_quality(original, # Logits [n, T, V] of the original
     return dict(kl_original=kl.mean().item(), kl_original_se=kl.std().item() / len(kl)**.5,
                 top1_original=top1.mean().item(),
                 perplexity_ratio=math.exp(loss - before),
-                kl_simulated=mean_kl(original, full))
+                kl_simulated=logits_kl(original, full))
 
 # %% ../../nbs/ship/04_verification.ipynb #33a03d6a
 def input_scales(out, # Folder of a checkpoint in compressed-tensors' format
@@ -328,12 +328,12 @@ def _measure(model, recipe, toks, real, rounding, scales):
     ours = weights_only if 'weights_only' in real else full
     theirs = real.get('weights_only', real['logits'])
     res = mean_distances([logit_distances(ours, theirs)])
-    if rounds: res |= dict(reader=READER, kl_as_run=mean_kl(full, real['logits']))
+    if rounds: res |= dict(reader=READER, kl_as_run=logits_kl(full, real['logits']))
     res |= cost_in_quality(original, real['logits'], full, ids)
-    res['kl_far'] = mean_kl(far, real['far']) if 'far' in real else None
+    res['kl_far'] = logits_kl(far, real['far']) if 'far' in real else None
     res['wrong_buffers'] = wrong_buffers(rotary_frequencies(exact), with_prefix(real, BUFFER))
-    errors = weight_errors(with_prefix(real, PROBED), sim, plain, recipe.shapes)
-    return res | dict(weight_error=errors.simulated.max()), errors
+    errors = layer_distances(with_prefix(real, PROBED), sim, plain, recipe.shapes)
+    return res | dict(weight_error=float(errors.simulated.max())), errors
 
 # %% ../../nbs/ship/04_verification.ipynb #69d88c91
 def has_right_size(res) -> bool: # What `verify` measured
@@ -347,6 +347,7 @@ def holds(res,      # What `verify` measured
           min_top1=0.97, # Share of equal top predictions
          ) -> bool:
     "Judge a checkpoint by what was measured."
+    finite = math.isfinite(res['kl_original']) and math.isfinite(res.get('kl_as_run', 0.))
     if own_rounding: like_simulated = res['kl_original'] <= 1.25*res['kl_simulated']
     else:
         n, far = res['positions'], res['kl_far']
@@ -354,7 +355,7 @@ def holds(res,      # What `verify` measured
         like_simulated = (res['kl'] < max_kl and few_flips
                           and (far is None or far < max_kl))
     wrong = res['wrong_layers'] or res['wrong_weights'] or res['wrong_buffers']
-    return bool(like_simulated and not wrong and has_right_size(res))
+    return bool(finite and like_simulated and not wrong and has_right_size(res))
 
 # %% ../../nbs/ship/04_verification.ipynb #dae9a77d
 def _format_faults(out, recipe, format):

@@ -7,31 +7,35 @@ __all__ = ['CPU_ONLY', 'promised', 'promise_lines', 'platform_here', 'checked_ro
            'engines']
 
 # %% ../../../nbs/apps/cli/12_engines.ipynb #db0d2609
+from dataclasses import asdict
+
 from .commands import command
 from ..terminal import say
 
 # %% ../../../nbs/apps/cli/12_engines.ipynb #283e6669
 def promised(name=None # An engine, perhaps with a platform: `"vllm:cpu"`; None: all
-            ) -> list: # Of dicts: engine, version, platform, answer, what, formats, source
+            ) -> list: # Of dicts, with the fields of `Promise`
     "List what we promise; raises `InputError` for an unknown name."
     from mpq_nb.core import engines as E
     engine, _, platform = (name or '').partition(':')
     if name: E.engine_and_platform(name)
     named = [engine] if name else E.ENGINES
     found = [p for e in named for p in E.promises_for(e, platform)]
-    keys = 'engine', 'version', 'platform', 'answer', 'about', 'formats', 'why', 'remedy', 'source'
-    return [{k: getattr(p, k) for k in keys} for p in found]
+    return [asdict(p) for p in found]
 
 def promise_lines(promises: list # As `promised` lists them
                  ) -> list:      # Lines of text
-    "Arrange promises to be read: an engine, then a line for each."
+    "Arrange promises to be read: an engine, then a line for each, with the caveat or the remedy."
+    from mpq_nb.core.engines import Promise
     lines, shown = [], None
     for p in promises:
         who = f"{p['engine']} {p['version']}".strip()
         if who != shown: lines.append(who)
         shown = who
-        what = f"{p['about']} ({p['why']})" if p['why'] else p['about']
-        lines.append(f"  {p['platform']:4} {p['answer']:8} {what}: {', '.join(p['formats'])}")
+        what = Promise(**p).what + (f" ({p['why']})" if p['why'] else '')
+        remedy = f"; {p['remedy']}" if p['remedy'] else ''
+        formats = ', '.join(p['formats'])
+        lines.append(f"  {p['platform']:4} {p['answer']:8} {what}: {formats}{remedy}")
     return lines
 
 # %% ../../../nbs/apps/cli/12_engines.ipynb #dbb378b3
@@ -59,9 +63,10 @@ def check_lines(rows: list,   # As `checked_row` writes them
     shown = pd.DataFrame(rows).drop(columns=['why', 'noise'])
     shown['kl'] = [f'{k:.2g}' if k == k and k is not None else '' for k in shown.kl]
     count = shown.verdict.value_counts()
-    sums = ', '.join(f'{count.get(v, 0)} {v}' for v in ('kept', 'broken', 'new'))
+    kept, broke, new = (count.get(v, 0) for v in ('kept', 'broken', 'new'))
     broken = [f"broken: {r['checkpoint']} of {r['recipe']}: {r['why']}" for r in rows if r['why']]
-    return [f'{who} on {platform}: of {len(rows)} promises {sums}.', shown, *broken]
+    sums = f'{kept} kept our promise, {broke} broke it, {new} had none'
+    return [f'{who} on {platform}: of {len(rows)} checkpoints {sums}.', shown, *broken]
 
 # %% ../../../nbs/apps/cli/12_engines.ipynb #ad669c1c
 def kinds_of(formats: str # Kinds of checkpoint, with commas; None: all
