@@ -6,8 +6,8 @@
 __all__ = ['FUSED_NAMES', 'CONFIGS', 'TUNING', 'OVERRIDES', 'ONE_PROCESS', 'SIGNED', 'register_tokens', 'set_variables',
            'environment', 'log_level', 'quiet', 'model_to_pack', 'our_quantizers', 'set_weight_scales',
            'mend_input_scales', 'fused_wholes', 'with_fused', 'name_last_group', 'carried_modules', 'left_alone',
-           'name_as_in_memory', 'served_dtype', 'declare_dtype', 'mend_config', 'mend_configs', 'tuning_steps',
-           'write_autoround', 'signature', 'shared_leaves', 'auto_scheme']
+           'names_as_text', 'name_as_in_memory', 'served_dtype', 'declare_dtype', 'mend_config', 'mend_configs',
+           'tuning_steps', 'write_autoround', 'signature', 'shared_leaves', 'auto_scheme']
 
 # %% ../../nbs/ship/01_autoround.ipynb #725eeeca
 import copy, gc, json, logging, os, re, shutil, tempfile, warnings
@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 from auto_round import __version__ as AUTO_ROUND
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM
 
 from ..base.files import atomic
 from ..base.layers import blocks, groups as groups_of, layers
-from ..base.loading import encoder_parts
+from ..base.loading import encoder_parts, names_in_model
 from ..base.quantizers import grid, tensor_scale
 from ..base.schemes import KNOWN, scheme
 from ..base.simulation import shared_scales
@@ -195,16 +196,29 @@ def left_alone(model # A decoder from transformers
     patterns = [rf'(.*\.)?{re.escape(part)}\..*' for part in encoders]
     return patterns + [rf'{re.escape(part)}(\..*)?' for part in carried_modules(model)]
 
+# %% ../../nbs/ship/01_autoround.ipynb #m0da3007
+def names_as_text(model # From transformers
+                 ):     # (name) -> name; the same where there is no second class
+    "Return how transformers' class for text alone calls the layers of a model."
+    by_text = AutoModelForCausalLM._model_mapping.get(type(model.config), type(model))
+    if by_text is type(model): return str
+    with torch.device('meta'): text = AutoModelForCausalLM.from_config(model.config)
+    return names_in_model(text)
+
 # %% ../../nbs/ship/01_autoround.ipynb #m0da3004
 def name_as_in_memory(settings: dict, # Of a quantized checkpoint; changed in place
                       schemes: dict,  # {layer: scheme's name}
                       within: str,    # Name of the list of blocks
                       others=(),      # Patterns, from `left_alone`
+                      as_text=str,    # From `names_as_text`
                      ):
     "Put the names that a model has in memory into the settings of its layers."
     if 'block_name_to_quantize' in settings: settings['block_name_to_quantize'] = within
     own = settings.get('extra_config')
     if own: settings['extra_config'] = {k: v for k, v in own.items() if '^' not in k[1:]}
+    for group in settings.get('config_groups', {}).values():
+        named = [*group['targets'], *map(as_text, group['targets'])]
+        group['targets'] = list(dict.fromkeys(named))
     if 'ignore' in settings and others:
         plain = [l for l, s in schemes.items() if scheme(s).bits >= 16]
         more = [*plain, *(f're:{p}' for p in others)]
@@ -235,6 +249,7 @@ def mend_config(config: dict,       # Any of `CONFIGS`; changed in place
                 dtype: torch.dtype, # Of the model
                 within: str = None, # Name of the list of blocks; None leaves names as they are
                 others=(),          # Patterns, from `left_alone`
+                as_text=str,        # From `names_as_text`
                ):
     "Say in a configuration what AutoRound leaves unsaid."
     if 'model_type' in config: declare_dtype(config, served_dtype(recipe, dtype))
@@ -242,7 +257,7 @@ def mend_config(config: dict,       # Any of `CONFIGS`; changed in place
     if settings.get('dynamic'):
         settings['dynamic'] = with_fused(settings['dynamic'], recipe.schemes)
     name_last_group(settings.get('config_groups', {}), recipe.schemes, always=bool(others))
-    if within: name_as_in_memory(settings, recipe.schemes, within, others)
+    if within: name_as_in_memory(settings, recipe.schemes, within, others, as_text)
 
 def mend_configs(folder: Path,       # Of a checkpoint
                  recipe: Recipe,     # What is packed
@@ -276,7 +291,7 @@ def write_autoround(model,          # A decoder from transformers, unquantized
                    ):
     "Have AutoRound quantize a copy of the model, or the model itself, and write it."
     from auto_round import AutoRound
-    names = blocks(model)[0], left_alone(model)
+    names = blocks(model)[0], left_alone(model), names_as_text(model)
     dtype, work = model.dtype, model_to_pack(model, consume)
     work.name_or_path = work.config._name_or_path = ''
     set_weight_scales(work, recipe)
