@@ -9,7 +9,7 @@
 | a checkpoint that is quantized already | refused before it is loaded, with the name of the original |
 | code of the checkpoint's own | runs if it is allowed, and nobody is asked on the terminal |
 | a config that contradicts the file (tied or not) | said, and the file is believed |
-| files of an image processor; layers that predict ahead | taken along; said and not announced |
+| files of an image processor; layers that predict ahead | taken along, counted and said |
 """
 import json
 import os
@@ -219,18 +219,33 @@ def test_an_output_layer_of_its_own_is_kept_whatever_the_config_says(tmp_path):
         assert verify(export(model, tok, r, tmp_path/format, format), model, r, sample(model, 2, 32, prefix=[1]), fresh=False)['ok']
 
 
-def test_what_the_architecture_has_no_place_for_is_said_and_not_announced(tmp_path):
-    from mpq_nb.quantization import export
+def test_what_the_architecture_has_no_place_for_is_copied_counted_and_said(tmp_path):
+    from mpq_nb.calibration import sample
+    from mpq_nb.models import rest_bytes
+    from mpq_nb.quantization import export, save_fake, verify
     from safetensors.torch import load_file, save_file
     m = checkpoint(tmp_path/'m')
-    t = load_file(m/'model.safetensors') | {'mtp.fc.weight': torch.ones(64, 128)}
+    before = rest_bytes(load(m)[0])
+    ahead = {'mtp.fc.weight': torch.randn(64, 128), 'mtp.norm.weight': torch.ones(64).bfloat16()}
+    t = load_file(m/'model.safetensors') | ahead
     save_file(t, m/'model.safetensors', metadata=dict(format='pt'))
     change(m/'config.json', mtp_num_hidden_layers=1)
     for name in ('preprocessor_config.json', 'processor_config.json'): (m/name).write_text('{"of": "images"}')
-    with pytest.warns(UserWarning, match=r'no place \(mtp\.fc\.weight\)'): model, tok = load(m)
-    out = export(model, tok, recipe_of(m), tmp_path/'out')
-    assert json.loads((out/'config.json').read_text())['mtp_num_hidden_layers'] == 0
-    assert (out/'preprocessor_config.json').read_text() == (out/'processor_config.json').read_text() == '{"of": "images"}'
+    with pytest.warns(UserWarning, match=r'no place \(mtp\.fc\.weight, mtp\.norm\.weight\); they are copied as they are \(33 kB\)'): model, tok = load(m)
+    assert rest_bytes(model) - before == 4*64*128 + 2*64
+    r = recipe_of(m)
+    for out in (export(model, tok, r, tmp_path/'packed'), export(model, tok, r, tmp_path/'ct', 'llm_compressor'), save_fake(model, tok, r, tmp_path/'fake')):
+        index = json.loads((out/'model.safetensors.index.json').read_text())['weight_map']
+        for name, tensor in ahead.items(): assert torch.equal(load_file(out/index[name])[name], tensor)
+        assert json.loads((out/'config.json').read_text())['mtp_num_hidden_layers'] == 1
+        assert (out/'preprocessor_config.json').read_text() == (out/'processor_config.json').read_text() == '{"of": "images"}'
+        assert far(load(out)[0], model) < .01
+    toks = sample(model, 2, 32, prefix=[1])
+    for out in ('packed', 'ct'): assert verify(tmp_path/out, model, r, toks, fresh=False)['ok']
+    assert 're:mtp(\\..*)?' in json.loads((tmp_path/'ct'/'config.json').read_text())['quantization_config']['ignore']
+    save_file({'mtp.fc.weight': ahead['mtp.fc.weight']}, next((tmp_path/'packed').glob('model-carried-*')))
+    v = verify(tmp_path/'packed', model, r, toks, fresh=False)
+    assert not v['ok'] and v['lost_tensors'] == ['mtp.norm.weight']
 
 
 def test_what_a_run_on_another_model_left_is_in_nobodys_way(tmp_path, capsys):

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from .. import __version__
 from ..base.files import atomic, cache_dir, InputError, unknown
 from ..base.layers import layers
-from ..base.loading import check_hub, gguf_in, load_demo, trusted
+from ..base.loading import check_hub, gguf_in, load_demo, model_class, trusted
 from ..base.resume import digest
 from ..base.simulation import simulated
 from ..base.text import sample
@@ -81,7 +81,7 @@ def meta_model(
         raise InputError(f"there is no configuration of model '{name}', "
                          f"neither here nor on the hub: {reason}") from e
     with torch.device('meta'):
-        model = AutoModelForCausalLM.from_config(
+        model = model_class(config, name).from_config(
             config, dtype=torch.bfloat16, trust_remote_code=trusted())
     return model.eval()
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAME_MODEL', 'fetched_modules', 'streamed', 'resident', 'fingerprint', 'simulated_formats', 'identity', 'hooked',
-           'rest_bytes']
+           'carried_bytes', 'rest_bytes']
 
 # %% ../../nbs/base/05_weights.ipynb #9a7e684c
 import ctypes, hashlib, json
@@ -121,10 +121,15 @@ def hooked(model: nn.Module) -> bool: # A decoder from transformers
     return any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
 
 # %% ../../nbs/base/05_weights.ipynb #15ccc7ff
+def carried_bytes(model: nn.Module, # A decoder from transformers
+                 ) -> int:          # Bytes
+    "Count the tensors in a model's files that it has no place for; we copy them into its checkpoints."
+    return sum(getattr(model, '_mpq_carried', {}).values())
+
 def rest_bytes(model: nn.Module, # A decoder from transformers
                ls=None,          # Its quantizable layers; by default `layers(model)`
               ) -> int:          # Bytes
-    "Count the bytes of a checkpoint that no recipe changes: embedding, head, norms, biases, routers."
+    "Count the bytes of a checkpoint that no recipe changes: embedding, head, norms, biases, routers, encoders."
     every = sum(p.numel() for p in model.parameters())   # which lists a shared one once
     quantizable = sum(l.numel for l in ls or layers(model))
-    return 2 * (every - quantizable)
+    return 2 * (every - quantizable) + carried_bytes(model)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FUSED_NAMES', 'EVERY_EXPERT', 'CONFIGS', 'TUNING', 'OVERRIDES', 'ONE_PROCESS', 'SIGNED', 'register_tokens',
            'set_variables', 'environment', 'log_level', 'quiet', 'model_to_pack', 'our_quantizers', 'set_weight_scales',
-           'mend_input_scales', 'fused_wholes', 'with_fused', 'name_last_group', 'name_experts', 'served_dtype',
-           'declare_dtype', 'mend_config', 'mend_configs', 'tuning_steps', 'write_autoround', 'signature',
-           'shared_leaves', 'auto_scheme']
+           'mend_input_scales', 'fused_wholes', 'with_fused', 'name_last_group', 'name_experts', 'carried_modules',
+           'left_alone', 'names_as_text', 'name_as_in_memory', 'served_dtype', 'declare_dtype', 'mend_config',
+           'mend_configs', 'tuning_steps', 'write_autoround', 'signature', 'shared_leaves', 'auto_scheme']
 
 # %% ../../nbs/ship/01_autoround.ipynb #725eeeca
 import copy, gc, json, logging, os, re, shutil, tempfile, warnings
@@ -17,10 +17,12 @@ from pathlib import Path
 import torch
 from auto_round import __version__ as AUTO_ROUND
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM
 
 from ..base.experts import expert_part
 from ..base.files import atomic
-from ..base.layers import FUSIONS, groups as groups_of, layers
+from ..base.layers import blocks, FUSIONS, groups as groups_of, layers
+from ..base.loading import encoder_parts, names_in_model
 from ..base.quantizers import grid, tensor_scale
 from ..base.schemes import KNOWN, scheme
 from ..base.simulation import shared_scales
@@ -162,9 +164,10 @@ def with_fused(dynamic: dict, # GPTQ's {pattern: overrides}; `+:` for layers tha
 # %% ../../nbs/ship/01_autoround.ipynb #630d7a39
 def name_last_group(groups: dict,  # compressed-tensors' {group: settings}; changed in place
                     schemes: dict, # {layer: scheme's name}
+                    always=False,  # Also if there is no other group?
                    ):
     "Put the names of its layers in place of `Linear`, if there are several groups."
-    if len(groups) < 2: return
+    if len(groups) < 2 and not always: return
     named = {t for g in groups.values() for t in g['targets']}
     rest = [l for l, s in schemes.items() if scheme(s).bits < 16 and l not in named]
     for g in groups.values():
@@ -177,6 +180,57 @@ def name_experts(groups: dict): # compressed-tensors' {group: settings}; changed
     for g in groups.values():
         others = [t for t in g['targets'] if not expert_part(t)]
         if len(others) < len(g['targets']): g['targets'] = [*others, EVERY_EXPERT]
+
+# %% ../../nbs/ship/01_autoround.ipynb #m0da3002
+def carried_modules(model # A decoder from transformers
+                   ) -> list: # Of names, the shortest that tell
+    "Find the modules in a model's files that it does not have."
+    known = {''}
+    for name, _ in model.named_parameters():
+        parts = name.split('.')
+        known |= {'.'.join(parts[:i]) for i in range(1, len(parts) + 1)}
+    found = {}
+    for name in getattr(model, '_mpq_carried', {}):
+        parts = name.split('.')
+        paths = ['.'.join(parts[:i]) for i in range(1, len(parts) + 1)]
+        found[next((p for p in paths if p not in known), name)] = None
+    return list(found)
+
+def left_alone(model # A decoder from transformers
+              ) -> list: # Of regular expressions
+    "Write patterns for the modules that are not quantized, next to a decoder."
+    composite = model.config.get_text_config() is not model.config
+    encoders = [p.rpartition('.')[2] for p in (encoder_parts(model) if composite else ())]
+    patterns = [rf'(.*\.)?{re.escape(part)}\..*' for part in encoders]
+    return patterns + [rf'{re.escape(part)}(\..*)?' for part in carried_modules(model)]
+
+# %% ../../nbs/ship/01_autoround.ipynb #m0da3007
+def names_as_text(model # From transformers
+                 ):     # (name) -> name; the same where there is no second class
+    "Return how transformers' class for text alone calls the layers of a model."
+    by_text = AutoModelForCausalLM._model_mapping.get(type(model.config), type(model))
+    if by_text is type(model): return str
+    with torch.device('meta'): text = AutoModelForCausalLM.from_config(model.config)
+    return names_in_model(text)
+
+# %% ../../nbs/ship/01_autoround.ipynb #m0da3004
+def name_as_in_memory(settings: dict, # Of a quantized checkpoint; changed in place
+                      schemes: dict,  # {layer: scheme's name}
+                      within: str,    # Name of the list of blocks
+                      others=(),      # Patterns, from `left_alone`
+                      as_text=str,    # From `names_as_text`
+                     ):
+    "Put the names that a model has in memory into the settings of its layers."
+    if 'block_name_to_quantize' in settings: settings['block_name_to_quantize'] = within
+    own = settings.get('extra_config')
+    if own: settings['extra_config'] = {k: v for k, v in own.items() if '^' not in k[1:]}
+    for group in settings.get('config_groups', {}).values():
+        named = [*group['targets'], *map(as_text, group['targets'])]
+        group['targets'] = list(dict.fromkeys(named))
+    if 'ignore' in settings and others:
+        plain = [l for l, s in schemes.items() if scheme(s).bits >= 16]
+        more = [*plain, *(f're:{p}' for p in others)]
+        settings['ignore'] = list(dict.fromkeys([*settings['ignore'], *more]))
 
 # %% ../../nbs/ship/01_autoround.ipynb #8d0841e1
 def served_dtype(recipe: Recipe,     # What is packed
@@ -201,6 +255,9 @@ CONFIGS = 'config.json', 'quantization_config.json', 'quantize_config.json'
 def mend_config(config: dict,       # Any of `CONFIGS`; changed in place
                 recipe: Recipe,     # What is packed
                 dtype: torch.dtype, # Of the model
+                within: str = None, # Name of the list of blocks; None leaves names as they are
+                others=(),          # Patterns, from `left_alone`
+                as_text=str,        # From `names_as_text`
                ):
     "Say in a configuration what AutoRound leaves unsaid."
     if 'model_type' in config: declare_dtype(config, served_dtype(recipe, dtype))
@@ -208,18 +265,20 @@ def mend_config(config: dict,       # Any of `CONFIGS`; changed in place
     if settings.get('dynamic'):
         settings['dynamic'] = with_fused(settings['dynamic'], recipe.schemes)
     groups = settings.get('config_groups', {})
-    name_last_group(groups, recipe.schemes)
+    name_last_group(groups, recipe.schemes, always=bool(others))
     name_experts(groups)
+    if within: name_as_in_memory(settings, recipe.schemes, within, others, as_text)
 
 def mend_configs(folder: Path,       # Of a checkpoint
                  recipe: Recipe,     # What is packed
                  dtype: torch.dtype, # Of the model
+                 *names,             # As `mend_config` takes them
                 ):
     "Mend all configurations of a folder."
     for p in (folder/name for name in CONFIGS):
         config = json.loads(p.read_text()) if p.exists() else {}
         if not config: continue
-        mend_config(config, recipe, dtype)
+        mend_config(config, recipe, dtype, *names)
         p.write_text(json.dumps(config, indent=2))
 
 # %% ../../nbs/ship/01_autoround.ipynb #73379ba1
@@ -242,6 +301,7 @@ def write_autoround(model,          # A decoder from transformers, unquantized
                    ):
     "Have AutoRound quantize a copy of the model, or the model itself, and write it."
     from auto_round import AutoRound
+    names = blocks(model)[0], left_alone(model), names_as_text(model)
     dtype, work = model.dtype, model_to_pack(model, consume)
     work.name_or_path = work.config._name_or_path = ''
     set_weight_scales(work, recipe)
@@ -260,7 +320,7 @@ def write_autoround(model,          # A decoder from transformers, unquantized
     del work, ar
     gc.collect()
     mend_input_scales(folder)
-    mend_configs(folder, recipe, dtype)
+    mend_configs(folder, recipe, dtype, *names)
 
 def _lift(inner):
     "Move the files up that AutoRound writes into a folder of its own inside `inner`."

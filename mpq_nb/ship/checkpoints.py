@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'FLOAT', 'WORD', 'BYTE', 'FP8', 'NEEDS', 'PACKED_BITS', 'INTS', 'INTEGERS', 'COMPRESSED_TENSORS', 'CT_FLOATS',
-           'FORMATS', 'FETCH', 'GPTQMODEL', 'VLLM', 'SGLANG', 'LLAMA', 'HOW', 'ON_A_CPU', 'USUAL', 'FILE', 'ASKED',
-           'CARD', 'FRONT_MATTER', 'stored_tensors', 'tensor_bits', 'Format', 'words', 'groups_in', 'plain_tensors',
-           'word_tensors', 'gptq_tensors', 'awq_tensors', 'gptq_bits', 'ct_integers', 'ct_mxfp4', 'ct_mxfp8',
-           'ct_nvfp4', 'Packing', 'packing_of', 'ct_tensors', 'compressed_tensors_kind', 'compressed_tensors_bits',
-           'int_obstacle', 'compressed_tensors_obstacle', 'gguf_obstacle', 'check_packable', 'check_offered',
-           'unpackable_layers', 'packing_notes', 'with_fallback', 'packers', 'packable', 'disk_bytes', 'memory_bytes',
-           'free_memory', 'how', 'serving_commands', 'loading_section', 'quality_section', 'hub_name', 'model_card',
-           'export', 'reload']
+           'FORMATS', 'FETCH', 'GPTQMODEL', 'VLLM', 'SGLANG', 'LLAMA', 'HOW', 'ON_A_CPU', 'USUAL', 'LOADER', 'FILE',
+           'ASKED', 'CARD', 'FRONT_MATTER', 'stored_tensors', 'tensor_bits', 'Format', 'check_alone',
+           'check_gguf_model', 'words', 'groups_in', 'plain_tensors', 'word_tensors', 'gptq_tensors', 'awq_tensors',
+           'gptq_bits', 'ct_integers', 'ct_mxfp4', 'ct_mxfp8', 'ct_nvfp4', 'Packing', 'packing_of', 'ct_tensors',
+           'compressed_tensors_kind', 'compressed_tensors_bits', 'int_obstacle', 'compressed_tensors_obstacle',
+           'gguf_obstacle', 'check_packable', 'check_offered', 'unpackable_layers', 'packing_notes', 'with_fallback',
+           'packers', 'packable', 'disk_bytes', 'memory_bytes', 'free_memory', 'how', 'serving_commands',
+           'loading_section', 'quality_section', 'hub_name', 'model_card', 'loader_name', 'export', 'reload']
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #63c5c501
 import gc, json, math, re, shutil, warnings
@@ -26,29 +26,32 @@ import torch
 from auto_round import __version__ as AUTO_ROUND
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from .. import __version__
 from ..base.experts import expert_part, open_experts
 from ..base.files import atomic, InputError, unknown
 from ..base.layers import layers
-from ..base.loading import load, trusted
+from ..base.loading import encoder_parts, load, shortlist, trusted, WHOLE
 from ..base.schemes import bits, needs_calibration, scheme, stored_bits
 from ..base.text import as_tokens
-from ..base.weights import fingerprint, rest_bytes
+from ..base.weights import carried_bytes, fingerprint, rest_bytes
 from ..core.engines import (
     checkpoint_holds, family, misfit, PROMISES, servable, with_fitting_groups)
 from ..core.recipes import Recipe
 from ..sensitivity import warn_small
 from .autoround import quiet, write_autoround
-from .fake import check_unquantized, copy_along, new_folder
+from .fake import check_carried, check_unquantized, copy_along, new_folder
 from .gguf import (
     check_convertible, gguf_tensors, recipe_title, stored_gguf, why_unread, write_gguf)
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #a7773533
-SIZES = dict(I64=8, I32=4, F16=2, BF16=2, F32=4, I8=1, U8=1, F8_E4M3=1, F8_E5M2=1, BOOL=1)
+SIZES = dict(I64=8, I32=4, I16=2, F16=2, BF16=2, F32=4, F64=8, I8=1, U8=1, F8_E4M3=1, F8_E5M2=1,
+             F8_E8M0=1, BOOL=1)
 
 def stored_tensors(folder, # With safetensors files
-                   layers=(), # Not used: the names in the files are transformers'
+                   layers=(), # Not used
+                   rename=str, # (name in a file) -> name in the model
                   ) -> tuple: # ({layer: {part: (dtype, shape)}}, bytes of all tensors)
     "Read which tensors a folder stores, without their values."
     parts, total = {}, 0
@@ -57,7 +60,7 @@ def stored_tensors(folder, # With safetensors files
             for k in f.keys():
                 t = f.get_slice(k)
                 dtype, shape = t.get_dtype(), tuple(t.get_shape())
-                layer, _, part = k.rpartition('.')
+                layer, _, part = rename(k).rpartition('.')
                 parts.setdefault(layer, {})[part] = dtype, shape
                 total += math.prod(shape) * SIZES[dtype]
     return parts, total
@@ -91,7 +94,7 @@ class Format:
     write: object   # (model, tokenizer, recipe, folder, calibration, tune, consume)
     load: object    # (folder) -> the model on the CPU, computing in float32
     tensors: object = None     # (scheme's name, (outputs, inputs)) -> {part: (types, shape)}
-    stored: object = stored_tensors   # (folder, layers) -> what lies there, and its bytes
+    stored: object = stored_tensors   # (folder, layers, rename) -> what lies there, its bytes
     bits: object = stored_bits # (scheme's name, (outputs, inputs)) -> bits on disk
     kind: object = _one_kind   # (scheme's name) -> what all quantized layers must share
     half: bool = False         # stores in 16 bits what is not quantized, in any model
@@ -100,11 +103,29 @@ class Format:
     untuned: str = ''          # why its writer cannot tune
     one_for_experts: bool = False # do its readers take one scheme for all experts of a model?
     is_file: bool = False      # one file for all, written from a copy of the model on disk
+    alone: bool = False        # holds a language model without encoders
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #bc2b59fc
 NEEDS = ('torch', 'transformers', 'accelerate')
 PACKED_BITS = (2, 3, 4, 8)   # that AutoRound packs in 32-bit words, read on any machine
 INTS = ('W4A16G64', 'W8A16G64')
+
+# %% ../../nbs/ship/03_checkpoints.ipynb #m0da4002
+def check_alone(model,     # To be written
+                tokenizer, # Not used
+               ):
+    "Raise `InputError` if a model has parts next to its decoder."
+    if model.config.get_text_config() is model.config: return
+    parts = list(encoder_parts(model))
+    if not parts: return
+    raise InputError(f"this format holds a language model alone, and {type(model).__name__} has "
+                     f'{shortlist(parts)} next to it; write it as auto_round, llm_compressor or '
+                     'fake.')
+
+def check_gguf_model(model, tokenizer): # To be written
+    "Raise `InputError` unless a GGUF file can hold the model."
+    check_alone(model, tokenizer)
+    check_convertible(model, tokenizer)
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #9ebbd8a2
 def words(n,    # Numbers
@@ -264,7 +285,6 @@ def _unpack_awq(state, q):
 
 def _load_awq(out):
     from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModelForCausalLM
     config, state = AutoConfig.from_pretrained(out, trust_remote_code=trusted()), {}
     q = config.quantization_config
     del config.quantization_config
@@ -289,12 +309,12 @@ FORMATS = {
     'auto_gptq': Format(
         ('transformers', 'vllm', 'gptqmodel'), ('auto-round',), INTS,
         int_obstacle, partial(write_autoround, format='auto_gptq'), _load_plain,
-        tensors=gptq_tensors, bits=gptq_bits),
+        tensors=gptq_tensors, bits=gptq_bits, check=check_alone, alone=True),
     'auto_awq': Format(
         ('vllm', 'sglang', 'gptqmodel'), (), ('W4A16G64', 'BF16'),
         partial(int_obstacle, widths=(4,)),
         partial(write_autoround, format='auto_awq'), _load_awq,
-        tensors=awq_tensors, kind=_scheme_itself),
+        tensors=awq_tensors, kind=_scheme_itself, check=check_alone, alone=True),
     'llm_compressor': Format(
         ('vllm', 'transformers'), ('compressed-tensors',), ('MXFP4', 'MXFP8'),
         compressed_tensors_obstacle, partial(write_autoround, format='llm_compressor'),
@@ -304,9 +324,10 @@ FORMATS = {
     'gguf': Format(
         ('llama.cpp', 'transformers'), ('gguf',), ('GGUF:Q4_0', 'GGUF:Q8_0'),
         gguf_obstacle, write_gguf, _load_plain,
-        tensors=gguf_tensors, stored=stored_gguf, half=True, check=check_convertible,
+        tensors=gguf_tensors, stored=stored_gguf, half=True, check=check_gguf_model,
         unread=_unread_gguf,
-        untuned="is written by llama.cpp's converter, which does not tune", is_file=True)}
+        untuned="is written by llama.cpp's converter, which does not tune", is_file=True,
+        alone=True)}
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #e86eb82f
 def _check_one_kind(kinds, format):
@@ -444,7 +465,9 @@ def disk_bytes(recipe, # What is to be written
         if scheme(name).bits < 16: return f.bits(name, shape)
         return shape[0] * shape[1] * wide * 8
     bits = sum(layer_bits(name, recipe.shapes[l]) for l, name in recipe.schemes.items())
-    return bits // 8 + rest_bytes(model) * wide // 2
+    carried = carried_bytes(model)
+    rest = (rest_bytes(model) - carried) * wide // 2
+    return bits // 8 + rest + (0 if f.is_file else carried)
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #c0ae9533
 def _check_disk(out, need):
@@ -524,6 +547,7 @@ VLLM_CPU_INT4_W4A8=0 vllm serve FOLDER
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #880eb1ff
 USUAL = dict(names='AutoModelForCausalLM, AutoTokenizer', model='', tokenizer='')
+LOADER = 'AutoModelForCausalLM'       # of a language model that stands alone
 FILE = ", gguf_file='model.gguf'"
 ASKED = {'gguf': dict(model=FILE, tokenizer=FILE),
          'auto_gptq': dict(names='AutoModelForCausalLM, AutoRoundConfig, AutoTokenizer',
@@ -532,11 +556,13 @@ ASKED = {'gguf': dict(model=FILE, tokenizer=FILE),
 def how(engine: str, # One of `ENGINES`
         format: str, # Kind of checkpoint
         where: str = 'FOLDER', # Where it lies
+        loader: str = LOADER,  # transformers' class that loads it
        ) -> str:     # Markdown
     "Write the lines that load a checkpoint in an engine."
     needs = ' '.join((*NEEDS, *FORMATS[format].needs))
     words = USUAL | ASKED.get(format, {})
-    return HOW[engine].format(where=where, needs=needs, **words)
+    lines = HOW[engine].format(where=where, needs=needs, **words)
+    return lines.replace(LOADER, loader)
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #6d0d9283
 def serving_commands(recipe, # What the checkpoint holds
@@ -560,24 +586,26 @@ def _platform_note(s):
     why = f': {s.refusals.rule.iloc[0]}' if len(s.refusals) else ''
     return f"on {s.platform} {verdict}{why}"
 
-def _engine_notes(engine, here, format):
+def _engine_notes(engine, here, format, loader):
     "Paragraphs on one engine, from its `Servable`s."
     if all(s.answer == 'refused' for s in here):
         return [f'{engine}: no; {here[-1].refusals.rule.iloc[0]}.']   # of cuda: true of all
     platforms = '; '.join(map(_platform_note, here))
     on_a_cpu = any(s.platform == 'cpu' and s.answer == 'loads' for s in here)
-    notes = [f"{engine}: {platforms}.\n\n{how(engine, format)}"]
+    notes = [f"{engine}: {platforms}.\n\n{how(engine, format, loader=loader)}"]
     return notes + [ON_A_CPU] if engine == 'vllm' and on_a_cpu else notes
 
 def loading_section(recipe, # What the checkpoint holds
                     format, # One of `FORMATS`
-                    unread=None, # Why transformers cannot read it
+                    unread=None,   # Why transformers cannot read it
+                    loader=LOADER, # transformers' class that loads it
                    ) -> str: # Markdown
     "Write how each engine loads a checkpoint, or why it doesn't."
     commands, notes = serving_commands(recipe, format, unread), []
     if unread: notes.append(f'transformers: no; {unread}.')
     for engine in dict.fromkeys(s.engine for s in commands):
-        notes += _engine_notes(engine, [s for s in commands if s.engine == engine], format)
+        here = [s for s in commands if s.engine == engine]
+        notes += _engine_notes(engine, here, format, loader)
     return '\n\n'.join(notes)
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #61f8d0e9
@@ -673,7 +701,7 @@ tags: [quantized, mixed-precision, {format}]
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #c8a7dbb8
 def model_card(recipe, # What the checkpoint holds
-               made,   # How it was made: format, tuned, auto_round, base, rounding
+               made,   # How it was made: format, tuned, auto_round, base, rounding, loader
                v=None, # What `verify` returned
               ) -> str: # Markdown
     "Write a model card: what it is, what it costs, how to load it, how it was made."
@@ -683,7 +711,9 @@ def model_card(recipe, # What the checkpoint holds
     return CARD.format(
         head=FRONT_MATTER.format(base=base, format=made['format']) if base else '',
         title=recipe_title(recipe), recipe=recipe, rows=rows, made=made,
-        quality=quality_section(v), loading=loading_section(recipe, made['format'], made.get('unread')),
+        quality=quality_section(v),
+        loading=loading_section(recipe, made['format'], made.get('unread'),
+                                made.get('loader', LOADER)),
         budget=recipe.budget.asdict() if recipe.budget else 'none',
         model=origin.get('model'), scores=origin.get('scores'), by=origin.get('by', 'hand'),
         version=__version__, rounding=_rounding_note(recipe, made))
@@ -701,6 +731,14 @@ def _calibration(model, recipe, toks, tune, format):
         raise InputError(
             f"{why[0]} needs tokens: export(..., toks=tokens('self', tokenizer, model)).")
 
+# %% ../../nbs/ship/03_checkpoints.ipynb #m0da4005
+def loader_name(model # From transformers
+               ) -> str: # `LOADER`, where that loads the same model
+    "Name transformers' class that loads a checkpoint of a model."
+    by_text = AutoModelForCausalLM._model_mapping.get(type(model.config), None)
+    whole = [kind.__name__ for kind in WHOLE if type(model.config) in kind._model_mapping]
+    return LOADER if by_text is type(model) or not whole else whole[0]
+
 # %% ../../nbs/ship/03_checkpoints.ipynb #640c27d7
 def export(model,          # A decoder from transformers, unquantized
            tokenizer,      # Its tokenizer
@@ -717,6 +755,8 @@ def export(model,          # A decoder from transformers, unquantized
     check_unquantized(model)
     recipe.check(layers(model, recipe.has_head), fingerprint(model))
     check_packable(recipe, format)
+    if FORMATS[format].alone: check_alone(model, tokenizer)
+    else: check_carried(model)
     rounding = recipe.simulated_as(rounding=rounding).rounding
     recipe = replace(recipe, made=recipe.made | dict(rounding=rounding))
     warn_small((l, model.get_submodule(l).weight, [s]) for l, s in recipe.schemes.items())
@@ -726,8 +766,13 @@ def export(model,          # A decoder from transformers, unquantized
     on_the_way = copy if f.is_file else 0
     _check_disk(out, disk_bytes(recipe, model, format) + on_the_way)
     _warn_memory(memory_bytes(recipe, model, format, consume), free_memory(model.device))
+    loader = loader_name(model)
     made = dict(format=format, tuned=bool(tune), auto_round=AUTO_ROUND,
                 base=hub_name(recipe), rounding=recipe.simulation.rounding)
+    if loader != LOADER: made |= dict(loader=loader)
+    if f.is_file and carried_bytes(model):
+        warnings.warn(f'a GGUF file has no place for {shortlist(list(model._mpq_carried))}; it '
+                      'lacks them.')
     with quiet(), _frozen_garbage(), atomic(out) as tmp:
         tmp.mkdir()
         f.write(model, tokenizer, recipe, tmp, toks, tune, consume)

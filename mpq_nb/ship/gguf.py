@@ -166,6 +166,7 @@ def gguf_names(reader, # A `GGUFReader`
 
 def stored_gguf(folder: Path, # With a file `model.gguf`
                 layers,       # Names, as transformers has them
+                rename=str,   # Not used: llama.cpp has names of its own
                ) -> tuple: # ({layer: {part: (type, shape)}}, bytes of all tensors)
     "Read which tensors a GGUF file stores for layers, without their values."
     from gguf import GGUFReader

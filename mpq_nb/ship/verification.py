@@ -7,7 +7,8 @@ __all__ = ['PROBES', 'PROBED', 'FAR', 'BUFFER', 'READER', 'RUN_FILE', 'logit_dis
            'probe_inputs', 'probe_layers', 'relative_distance', 'layer_distances', 'wrong_weights', 'logits_of',
            'far_logits', 'logits_kl', 'rotary_frequencies', 'wrong_buffers', 'modules_that_round', 'run_checkpoint',
            'run_file', 'failure_reason', 'run_fresh', 'as_stated', 'wrong_layers', 'export_note', 'exact_copy',
-           'next_token_loss', 'with_prefix', 'cost_in_quality', 'input_scales', 'has_right_size', 'holds', 'verify']
+           'next_token_loss', 'with_prefix', 'cost_in_quality', 'input_scales', 'lost_tensors', 'has_right_size',
+           'holds', 'verify']
 
 # %% ../../nbs/ship/04_verification.ipynb #5f6aeca4
 import copy, inspect, json, math, subprocess, sys, tempfile
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 
 from ..base.files import atomic, InputError
 from ..base.layers import layers
-from ..base.loading import computed_buffers, mend_buffers
+from ..base.loading import computed_buffers, mend_buffers, names_in_model, stored_sizes
 from ..base.quantizers import quantizes_activations
 from ..base.schemes import needs_calibration
 from ..base.simulation import simulated
@@ -239,13 +240,14 @@ def as_stated(parts,  # {part: (dtype, shape)} as they lie in a file
 def wrong_layers(out,    # Folder of a checkpoint
                  recipe, # What it should hold
                  format, # One of `FORMATS`
+                 rename=str, # (name in a file) -> name in the model
                 ) -> tuple: # (layers, bytes of all tensors)
     "Find the layers whose tensors are not the recipe's; raises `InputError` if nobody states them."
     f = FORMATS[format]
     if f.tensors is None:
         raise InputError(f"format '{format}' does not state which tensors a layer becomes, so "
                          "nothing can be compared; give its `Format` the function `tensors`.")
-    stored, total = f.stored(Path(out), recipe.schemes)
+    stored, total = f.stored(Path(out), recipe.schemes, rename)
     def right(l, name): return as_stated(stored.get(l, {}), f.tensors(name, recipe.shapes[l]))
     return [l for l, name in recipe.schemes.items() if not right(l, name)], total
 
@@ -304,14 +306,25 @@ def cost_in_quality(original, # Logits [n, T, V] of the original
 
 # %% ../../nbs/ship/04_verification.ipynb #33a03d6a
 def input_scales(out, # Folder of a checkpoint in compressed-tensors' format
+                 rename=str, # (name in a file) -> name in the model
                 ) -> dict: # {layer: factor}; empty where no layer has one
     "Read NVFP4's scales of the layers' inputs, as a checkpoint has them from calibration."
     name, scales = '.input_global_scale', {}
     for p in sorted(Path(out).glob('*.safetensors')):
         with safe_open(p, 'pt') as f:
             found = [k for k in f.keys() if k.endswith(name)]
-            scales |= {k.removesuffix(name): f.get_tensor(k).item() for k in found}
+            scales |= {rename(k).removesuffix(name): f.get_tensor(k).item() for k in found}
     return scales
+
+# %% ../../nbs/ship/04_verification.ipynb #m0da5002
+def lost_tensors(out,    # Folder of a checkpoint
+                 model,  # The original
+                 format, # One of `FORMATS`
+                ) -> list: # Of names
+    "List the tensors that should have been copied from the model's files and were not."
+    if FORMATS[format].is_file: return []
+    carried, stored = getattr(model, '_mpq_carried', {}), stored_sizes(Path(out))
+    return [name for name, size in carried.items() if stored.get(name) != size]
 
 # %% ../../nbs/ship/04_verification.ipynb #d93fa320
 def _measure(model, recipe, toks, real, rounding, scales):
@@ -354,13 +367,14 @@ def holds(res,      # What `verify` measured
         few_flips = (1 - res['top1']) * n <= max(3, (1 - min_top1) * n)
         like_simulated = (res['kl'] < max_kl and few_flips
                           and (far is None or far < max_kl))
-    wrong = res['wrong_layers'] or res['wrong_weights'] or res['wrong_buffers']
+    faults = 'wrong_layers', 'wrong_weights', 'wrong_buffers', 'lost_tensors'
+    wrong = any(res.get(fault) for fault in faults)
     return bool(finite and like_simulated and not wrong and has_right_size(res))
 
 # %% ../../nbs/ship/04_verification.ipynb #dae9a77d
-def _format_faults(out, recipe, format):
+def _format_faults(out, recipe, format, rename):
     "`wrong_layers`, for files that may be damaged."
-    try: return wrong_layers(out, recipe, format)
+    try: return wrong_layers(out, recipe, format, rename)
     except (OSError, SafetensorError, KeyError, ValueError) as e:
         raise InputError(f"'{out}' is damaged: its tensors cannot be read ({e}); "
                          "export it again.") from e
@@ -391,7 +405,8 @@ def verify(out,            # Folder written by `export`
     recipe.check(layers(model, recipe.has_head), fingerprint(model))
     made = export_note(out, recipe)
     format, tuned = made['format'], made['tuned']
-    bad, total = _format_faults(out, recipe, format)
+    rename = names_in_model(model)
+    bad, total = _format_faults(out, recipe, format, rename)
     need = disk_bytes(recipe, model, format)
     about = dict(format=format, tuned=tuned, layers_as_recipe=len(recipe.schemes) - len(bad),
                  wrong_layers=bad, bpw=recipe.bpw, bytes=total, bytes_expected=need)
@@ -401,9 +416,10 @@ def verify(out,            # Folder written by `export`
     run = run_fresh if fresh else run_checkpoint
     real = run(out, format, toks.ids)
     rounding = made.get('rounding', 'nearest')
-    res, errors = _measure(model, recipe, toks, real, rounding, input_scales(out))
+    res, errors = _measure(model, recipe, toks, real, rounding, input_scales(out, rename))
     res |= about | dict(
         wrong_weights=wrong_weights(errors, own_rounding), tokens=toks.fingerprint,
-        text=toks.source, sequences=len(toks), positions=toks.ids.numel())
+        text=toks.source, sequences=len(toks), positions=toks.ids.numel(),
+        lost_tensors=lost_tensors(out, model, format))
     res['ok'] = holds(res, own_rounding, max_kl, min_top1)
     return _finished(out, recipe, made, res)

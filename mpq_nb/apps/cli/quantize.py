@@ -148,8 +148,9 @@ def _write_checkpoint(m, tok, r, out, format, overwrite, tune):
 def _wrong_parts(v):
     "What a verification found wrong, each as the end of a sentence."
     words = dict(wrong_layers='not as the recipe says',
-                 wrong_weights='not the weight that belongs there')
-    parts = [f': {says} {v[k][0]}' for k, says in words.items() if v[k]]
+                 wrong_weights='not the weight that belongs there',
+                 lost_tensors='not copied from the model')
+    parts = [f': {says} {v[k][0]}' for k, says in words.items() if v.get(k)]
     if v.get('wrong_buffers'):
         parts.append(f": not computed from the configuration as in the model {v['wrong_buffers'][0]}")
     elif (v.get('kl_far') or 0) > 1e-3:
