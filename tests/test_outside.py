@@ -10,6 +10,7 @@
 | code of the checkpoint's own | runs if it is allowed, and nobody is asked on the terminal |
 | a config that contradicts the file (tied or not) | said, and the file is believed |
 | files of an image processor; layers that predict ahead | taken along, counted and said |
+| blocks with a state, with heads of another width, with keys and values of other blocks, without attention | `--fit` counts what they keep, to the byte |
 """
 import json
 import os
@@ -274,3 +275,38 @@ def test_a_rule_says_which_layers_it_takes_and_what_is_proposed_can_be_pasted(tm
     assert {s for n, s in chosen.items() if '.layers.1.' in n} == {'W8A16G32'}
     assert {s for n, s in chosen.items() if '.layers.1.' not in n} == {'W4A16G32'}
     assert said(capsys, 'allocate', tmp_path/'s.safetensors', '--gib', '0.5MiB', '-o', tmp_path/'r.json')[0] == 0
+
+
+MIXED = dict(layer_types=['sliding_attention', 'full_attention']*2, num_hidden_layers=4, sliding_window=16, global_head_dim=32,
+             hidden_size_per_layer_input=32, vocab_size_per_layer_input=261, enable_moe_block=False)
+KEEPS = {   # (configuration, its sizes, what each block keeps)
+    'heads of two widths': ('Gemma4TextConfig', MIXED | dict(num_kv_shared_layers=0), [[128, 16], [256, 0]]*2),
+    'keys and values of other blocks': ('Gemma4TextConfig', MIXED | dict(num_kv_shared_layers=2), [[128, 16], [256, 0], [0, 0], [0, 0]]),
+    'linear attention': ('Qwen3_5TextConfig', dict(layer_types=['linear_attention', 'full_attention'], num_hidden_layers=2, linear_num_key_heads=2,
+                         linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16), [[0, 0, 5120], [128, 0]]),
+    'no attention': ('Mamba2Config', dict(num_hidden_layers=2, expand=2, num_heads=8, head_dim=16, state_size=16, n_groups=1), [[0, 0, 9472]]*2)}
+
+
+@pytest.mark.parametrize('kind', KEEPS)
+def test_a_device_has_room_for_what_blocks_keep(tmp_path, capsys, kind):
+    import transformers
+    from mpq_nb.base.layers import SMALL
+    from mpq_nb.schemes import stored_bits
+    from mpq_nb.sensitivity import Scores
+    name, sizes, keeps = KEEPS[kind]
+    shared = SMALL if kind != 'no attention' else dict(hidden_size=64, bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=False)
+    config = getattr(transformers, name)(**shared | sizes | dict(vocab_size=261))
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path/'m')
+    tiny_tokenizer().save_pretrained(tmp_path/'m')
+    scores, recipe = tmp_path/'s.safetensors', tmp_path/'r.json'
+    assert said(capsys, 'score', tmp_path/'m', '--schemes', 'W4A16G32,W8A16G32', '-n', 1, '--length', 8, '--method', 'mse', '-o', scores)[0] == 0
+    s = Scores.load(scores)
+    assert s.meta['cache'] == keeps
+    by_hand = sum(a*min(1000, window or 1000) + sum(state) for a, window, *state in keeps)
+    weights = sum(stored_bits('W8A16G32', l.shape) for l in s.layers) // 8
+    room = (s.meta['rest_bytes'] + by_hand + weights) / .9
+    def fitting(nbytes): return said(capsys, 'allocate', scores, '--fit', nbytes / 2**30, '--context', 1000, '-o', recipe)[0]
+    assert fitting(room + 64) == 0
+    assert set(json.loads(recipe.read_text())['layers'].values()) == {'W8A16G32'}
+    assert fitting(room - 64) == 0
+    assert 'W4A16G32' in json.loads(recipe.read_text())['layers'].values()
