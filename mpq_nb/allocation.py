@@ -11,7 +11,7 @@ __all__ = ['allocate', 'frontier', 'Budget', 'COLUMNS', 'engine_and_platform', '
 # %% ../nbs/allocation.ipynb #c8c9049c
 from .base.files import InputError, unknown
 from .core.allocation import (
-    best_recipe, head, matching, random, sizes_and_limit, solve, tail, uniform)
+    allowed_choices, best_recipe, head, matching, random, sizes_and_limit, solve, tail, uniform)
 from .core.engines import (
     COLUMNS, engine_and_platform, ENGINES, family, FUSED, HOLDS, INTS, kind, LAYERS,
     NOT_HELD, ONE, OTHERS, PACKED, PLATFORMS, Promise, promises, PROMISES, RAN, RANK,
@@ -60,9 +60,10 @@ def frontier(scores: Scores,  # From `score`
     if n < 1: raise InputError(f'a frontier of n={n} rungs: at least 1 is needed.')
     units = 'bits', 'bpw', 'gib'
     if unit not in units: raise unknown('unit of budgets', unit, units)
-    sizes, _ = sizes_and_limit(scores, Budget(**{unit: 1e9}))
-    low, high = int(sizes.min(1).sum()), int(sizes.max(1).sum())
+    allowed = allowed_choices(scores)
+    sizes, high = sizes_and_limit(scores, Budget(**{unit: 1e9}), allowed)
+    low = int(sizes.min(1, where=allowed, initial=sizes.max()).sum())
     limits = [low + (high - low) * i // max(n - 1, 1) for i in range(n)]
     one = Budget(**{unit: 1})
     def budget(limit): return Budget(**{unit: in_unit(scores, limit, one)})
-    return [solve(scores, budget(limit), sizes, limit) for limit in limits]
+    return [solve(scores, budget(limit), sizes, limit, allowed) for limit in limits]
