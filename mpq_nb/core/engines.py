@@ -6,8 +6,8 @@
 __all__ = ['HOLDS', 'WIDTHS', 'PACKED', 'LAYERS', 'FUSED', 'HEAD', 'UNQUANTIZED', 'WHOLE', 'GENERATIONS', 'PLATFORMS', 'RAN',
            'OURS', 'CAVEATS', 'INTS', 'INTS_OF_ALL_WIDTHS', 'ONE', 'OTHERS', 'NO_HEAD', 'VLLM', 'TRANSFORMERS',
            'LLAMA_CPP', 'GPTQMODEL', 'SGLANG', 'PROMISES', 'ENGINES', 'RANK', 'BY_GENERATION', 'RULES', 'COLUMNS',
-           'NOT_HELD', 'MIXED_KINDS', 'kind', 'checkpoint_holds', 'layers_of_other_kinds', 'checkpoints_for',
-           'layers_split_by', 'quantized_head', 'unquantized_layers', 'Promise', 'promises', 'Servable',
+           'NOT_HELD', 'MIXED_KINDS', 'kind', 'checkpoint_holds', 'layers_of_other_kinds', 'quantized_head',
+           'checkpoints_for', 'layers_split_by', 'unquantized_layers', 'Promise', 'promises', 'Servable',
            'engine_and_platform', 'promises_for', 'activation_rule', 'layers_under', 'servable']
 
 # %% ../../nbs/core/05_engines.ipynb #3bdac2cf
@@ -52,9 +52,14 @@ def layers_of_other_kinds(recipe):
     usual = Counter(kinds.values()).most_common(1)[0][0]
     return [n for n, k in kinds.items() if k != usual]
 
+def quantized_head(recipe):
+    "List the quantized layers that lie outside the blocks: the output layer."
+    outside = [n for n in recipe.schemes if not re.search(r'\.\d+\.', n)]
+    return [n for n in outside if kind(recipe.schemes[n]) != 'bf16']
+
 def checkpoints_for(recipe):
     "List the kinds of checkpoint that hold a recipe, in the order of `HOLDS`; none has a quantized lm_head."
-    if recipe.has_head or layers_of_other_kinds(recipe): return []
+    if quantized_head(recipe) or layers_of_other_kinds(recipe): return []
     schemes = set(recipe.schemes.values())
     return [f for f in HOLDS if all(checkpoint_holds(f, s) for s in schemes)]
 
@@ -90,11 +95,6 @@ def layers_split_by(recipe):
     for group in make_groups(ls, 'fused'):
         if len({recipe.schemes[n] for n in group}) > 1: split += group
     return split
-
-def quantized_head(recipe):
-    "List the quantized layers that lie outside the blocks: the output layer."
-    outside = [n for n in recipe.schemes if not re.search(r'\.\d+\.', n)]
-    return [n for n in outside if kind(recipe.schemes[n]) != 'bf16']
 
 def unquantized_layers(recipe):
     "List the layers in 16 bits of a recipe that quantizes others."
@@ -348,7 +348,7 @@ def _answer(recipe, engine, platform, format, version):
     loads = [p for p in hits if p.answer == 'loads']
     loaded = {n for p in loads for n in hits[p]}
     quantized = {n for n, s in recipe.schemes.items() if kind(s) != 'bf16'}
-    if format != 'fake' and recipe.has_head: hits[NO_HEAD] = quantized_head(recipe)
+    if format != 'fake': hits[NO_HEAD] = quantized_head(recipe)
     refusals = _refusals(recipe, hits)
     answers = set(refusals.answer) | ({'loads'} if quantized <= loaded else {'unknown'})
     versions = dict.fromkeys(p.version for p in hits if p.was_run)
