@@ -14,8 +14,9 @@ from .ship.autoround import (
     auto_scheme, FUSED_NAMES, ONE_PROCESS, OVERRIDES, quiet, TUNING)
 from .ship.checkpoints import (
     ASKED, check_offered, check_packable, CT_FLOATS, disk_bytes, export, FETCH, FILE,
-    Format, FORMATS, free_memory, GPTQMODEL, HOW, how, INTS, memory_bytes, NEEDS,
-    ON_A_CPU, packable, PACKED_BITS, packers, reload, serving_commands, SIZES)
+    Format, FORMATS, free_memory, GPTQMODEL, HOW, how, memory_bytes, NEEDS,
+    ON_A_CPU, packable, PACKED_BITS, packers, PROPOSED_INTS as INTS, reload,
+    serving_commands, SIZES)
 from .ship.fake import AHEAD, ALONG, new_folder, quantized, save_fake
 from .ship.verification import (
     BUFFER, compare, FAR, input_scales, PROBED, PROBES, READER, verify)

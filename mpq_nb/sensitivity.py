@@ -54,12 +54,16 @@ def check_schemes(schemes # Names, or one string with commas
 
 # %% ../nbs/sensitivity.ipynb #faae1907
 def _check_layer(model, l, schemes):
-    "Raise if a layer's weight is not finite, or a scheme cannot hold its shape."
+    "Raise if a layer's weight is not finite, or no scheme can hold its shape."
     m = model.get_submodule(l.name)
     with resident(m): check_finite(m.weight, f'weight of {l.name}')
+    refused = {}
     for s in schemes:
         try: stored_bits(s, l.shape)
-        except InputError as e: raise InputError(f'{l.name} cannot take {s}: {e}') from e
+        except InputError as e: refused[s] = e
+    if len(refused) < len(schemes): return
+    s, e = next(iter(refused.items()))
+    raise InputError(f'{l.name} cannot take {s}: {e}') from e
 
 # %% ../nbs/sensitivity.ipynb #b1924ed3
 def warn_small(weights, # Of (layer, weight [outputs, inputs], names of schemes)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONFIGS', 'MEMORY', 'DISK', 'STAGES', 'WORK', 'PROXY', 'config_of', 'meta_model', 'dtype_of', 'inner_weights',
-           'Needs', 'held_weights', 'memory', 'text_bytes', 'scores_bytes', 'reference_bytes', 'no_bytes',
+           'Needs', 'held_weights', 'text_cache', 'memory', 'text_bytes', 'scores_bytes', 'reference_bytes', 'no_bytes',
            'score_stage', 'judge_stage', 'measure_stage', 'gradient_stage', 'sample_stage', 'heads_of', 'shape_of',
            'proxy_sizes', 'proxy', 'Rates', 'time_runs', 'pass_rates', 'step_rates', 'rates', 'Estimate',
            'rough_seconds', 'stage_seconds', 'estimate']
@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from .. import __version__
 from ..base.files import atomic, cache_dir, InputError, unknown
+from ..base.kv_cache import cache_bytes
 from ..base.layers import layers
 from ..base.loading import check_hub, gguf_in, load_demo, model_class, trusted
 from ..base.resume import digest
@@ -35,7 +36,7 @@ from ..core.refinement import linear
 from ..core.rivals import kl_sliced
 from ..judge.divergence import evaluate
 from ..judge.references import reference
-from ..sensitivity import check_schemes, score
+from ..sensitivity import check_schemes, model_cache, score
 
 # %% ../../nbs/apps/02_cost.ipynb #f09f8157
 CONFIGS = {
@@ -112,14 +113,15 @@ def inner_weights(
 
 # %% ../../nbs/apps/02_cost.ipynb #3b2824d8
 class Needs(NamedTuple):
-    "Does work keep rounded layers, blocks' inputs, references (0 or 1)? And bytes a logit of a batch."
+    "Does work keep rounded layers, blocks' inputs, references (0 or 1)? Bytes a logit of a batch; and is there a cache?"
     rounded: int
     inputs: int
     references: int
     logit: int
+    cache: int = 0
 
 MEMORY = dict(score=Needs(0, 1, 0, 14), evaluate=Needs(1, 0, 1, 18),
-              refine=Needs(1, 1, 1, 18), sample=Needs(0, 0, 0, 0))
+              refine=Needs(1, 1, 1, 18), sample=Needs(0, 0, 0, 0, 1))
 
 def held_weights(
     model,                # A decoder; its weights are not needed
@@ -130,6 +132,16 @@ def held_weights(
     inside, blocks = inner_weights(model), model.config.get_text_config().num_hidden_layers
     if stream: return model.num_parameters() - inside + 3*inside // blocks
     return model.num_parameters() + rounded*inside
+
+# %% ../../nbs/apps/02_cost.ipynb #21d74a52
+def text_cache(
+    model,        # A decoder; its weights are not needed
+    samples: int, # Sequences
+    length: int,  # Tokens in each
+    item: int = 2, # Bytes of a number
+) -> int:
+    "Count the bytes that a model keeps of sequences; 0 where nobody can tell."
+    return cache_bytes(model_cache(model) or [], length, samples) * item // 2
 
 # %% ../../nbs/apps/02_cost.ipynb #c6e1611b
 def memory(
@@ -147,8 +159,9 @@ def memory(
     inputs = min(item * tokens * config.hidden_size * config.num_hidden_layers, SAVED)
     references = 2 * tokens * config.vocab_size
     logits = min(batch * config.vocab_size, LOGITS)
+    kept = text_cache(model, samples, length, item) if needs.cache else 0
     return (weights + (needs.inputs or stream)*inputs
-            + needs.references*references + needs.logit*logits)
+            + needs.references*references + needs.logit*logits + kept)
 
 # %% ../../nbs/apps/02_cost.ipynb #1efc71cc
 def text_bytes(config, count, formats, samples, length) -> int:

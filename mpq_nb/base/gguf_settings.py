@@ -36,14 +36,14 @@ def gguf_numbers(tensor # From `read_gguf`, of float16 or float32
 YARN = dict(factor='factor', original_max_position_embeddings='original_context_length',
             attention_factor='yarn_attn_factor', beta_fast='yarn_beta_fast',
             beta_slow='yarn_beta_slow')      # {name in transformers: name in GGUF}
-YARN_ALONE = ('yarn_ext_factor', 'yarn_log_multiplier')      # names in GGUF alone
+YARN_ALONE = dict(yarn_ext_factor=1, yarn_log_multiplier=0)  # {name in GGUF alone: neutral value}
 
 def _present(values): return {k: v for k, v in values.items() if v is not None}
 
 def yarn_scaling(settings: dict # From `read_gguf`
                 ) -> dict:      # `rope_parameters`
     "Return YaRN's parameters; raises `InputError` for those that transformers does not know."
-    odd = [k for k in YARN_ALONE if settings.get(f'rope.scaling.{k}', 0) not in (0, 1)]
+    odd = [k for k, v in YARN_ALONE.items() if settings.get(f'rope.scaling.{k}', v) != v]
     if odd:
         raise InputError(f'its positions are scaled by YaRN with {odd[0]}, '
                          'which transformers does not know')

@@ -19,11 +19,11 @@ from auto_round.data_type.mxfp import MXFP_FORMAT_CACHE
 from auto_round.data_type.utils import get_quant_func
 from auto_round.export.export_to_gguf.packing import ggml_quant
 from auto_round.schemes import QuantizationScheme
-from gguf import dequantize
+from gguf import dequantize, GGML_QUANT_SIZES
 
 from .files import InputError, unknown
 from .schemes import (
-    ADDED, gguf_bits, gguf_type, is_gguf, KNOWN, Layout, LAYOUTS, scheme)
+    ADDED, gguf_type, is_gguf, KNOWN, Layout, LAYOUTS, scheme)
 
 # %% ../../nbs/base/03_quantizers.ipynb #1576d13d
 ELEMENTS = {   # {bits: (exponent bits, mantissa bits + 2, exponent of the largest, the largest)}
@@ -205,11 +205,12 @@ def _nv_searched(b, whole, dtype=None):
 def gguf_qdq(w: torch.Tensor, # Weight, [outputs, inputs]
              name: str,       # A scheme's name, such as `"GGUF:Q4_K_S"`
             ) -> torch.Tensor: # Same shape and dtype
-    "Quantize-dequantize by packing and unpacking; raises `InputError` where blocks do not divide a row."
-    kind = gguf_type(name)
-    gguf_bits(w.shape, name)
-    packed = ggml_quant(w.detach().float().clone(), kind.name.lower(), device=w.device)
-    return torch.from_numpy(dequantize(packed, kind)).to(w)
+    "Quantize-dequantize by packing and unpacking; a last block that is not full is filled with zeros."
+    kind, width = gguf_type(name), w.shape[-1]
+    block, _ = GGML_QUANT_SIZES[kind]
+    whole = torch.nn.functional.pad(w.detach().float(), (0, -width % block)).contiguous().clone()
+    packed = ggml_quant(whole, kind.name.lower(), device=w.device)
+    return torch.from_numpy(dequantize(packed, kind))[..., :width].to(w)
 
 # %% ../../nbs/base/03_quantizers.ipynb #23bf37c2
 def autoround_qdq(x: torch.Tensor, # Weight or inputs; the groups run along the last axis

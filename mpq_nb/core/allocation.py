@@ -18,9 +18,9 @@ import torch
 from .. import __version__
 from ..base.files import InputError, unknown
 from ..base.quantizers import ENGINE, ROUNDING
-from ..base.schemes import bits as scheme_bits
+from ..base.schemes import bits as scheme_bits, is_gguf
 from .engines import (
-    checkpoint_holds, engine_and_platform, FUSED, HOLDS, kind, LAYERS, no_file,
+    checkpoint_holds, engine_and_platform, FUSED, HOLDS, kind, LAYERS, misfit, no_file,
     promises_for, servable)
 from .knapsack import group_sizes, in_unit, knapsack, size_limit
 from .recipes import Budget, NAMES, PATTERN_RULES, Recipe, Rules
@@ -47,6 +47,18 @@ def matching(ls,      # Layers, from `mpq_nb.models.layers` or of `Scores`
     raise InputError(f"no layer matches '{pattern}'; layers are called such as {ls[0].name}{hint}.")
 
 # %% ../../nbs/core/06_allocation.ipynb #972d6d15
+def _storable(scores):
+    "Which columns of each row can be counted in bytes, [G, Q]; raises if that is none for a row."
+    shape = {l.name: tuple(l.shape) for l in scores.layers}
+    known = {(n, s): is_gguf(n) and misfit(n, s) for n in scores.schemes for s in set(shape.values())}
+    def fits(group, name): return not any(known[name, shape[l]] for l in group)
+    ok = np.array([[fits(g, n) for n in scores.schemes] for g in scores.groups])
+    ok = ok.reshape(scores.loss.shape)
+    if ok.any(1).all(): return ok
+    layer, name = scores.groups[int((~ok.any(1)).argmax())][0], scores.schemes[0]
+    why = misfit(name, shape[layer]) or 'does not fit the layers served with it'
+    raise InputError(f"{layer} fits in none of {', '.join(scores.schemes)}: {name} {why}.")
+
 def _first_against(engine, format, name, shape):
     "The first promise of an engine that speaks against a layer in a kind of checkpoint, or None."
     def speaks_against(p):
@@ -90,7 +102,7 @@ def allowed_choices(scores: Scores,  # Of G groups and Q schemes
                     rules: Rules = Rules(),
                    ) -> np.ndarray: # [G, Q]
     "Say which columns each row may take; raises `InputError` if that is none, or a pattern idle."
-    ok = np.ones(scores.loss.shape, bool)
+    ok = _storable(scores)
     if rules.format and rules.format not in HOLDS:
         raise unknown('kind of checkpoint', rules.format, HOLDS)
     if rules.engine or rules.format: ok &= _served(scores, rules)
@@ -136,7 +148,7 @@ def layers_of_rules(rules: Rules,
 # %% ../../nbs/core/06_allocation.ipynb #0bc91f81
 def sizes_and_limit(scores: Scores,    # Of G groups and Q schemes
                     budget: Budget,
-                    allowed=None,      # [G, Q]; None: all columns
+                    allowed=None,      # [G, Q]; None: all columns that can be stored
                     rules: Rules = Rules(), # What left the columns that are allowed, for the message
                    ) -> tuple: # (bits of each group in each scheme [G, Q], limit in bits)
     "Return the solver's sizes and limit; raises `InputError` if the budget can't be met."
@@ -145,8 +157,8 @@ def sizes_and_limit(scores: Scores,    # Of G groups and Q schemes
         layer = scores.groups[int(broken.nonzero()[0])][0]
         raise InputError(f'the scores of {layer} are not finite; '
                          'score the model again, in bfloat16 or float32.')
-    sizes, limit = group_sizes(scores, budget.unit, allowed), size_limit(scores, budget)
-    ok = np.ones(sizes.shape, bool) if allowed is None else allowed
+    ok = _storable(scores) if allowed is None else allowed
+    sizes, limit = group_sizes(scores, budget.unit, ok), size_limit(scores, budget)
     least = int(np.where(ok, sizes, sizes.max()).min(1).sum())
     most = int(np.where(ok, sizes, 0).max(1).sum())
     if least > limit: raise _too_small(scores, budget, sizes, limit, (least, most), ok, rules)
@@ -300,8 +312,8 @@ def promote(scores: Scores,
             allowed=None,   # [G, Q]; None: all columns
            ) -> Recipe:
     "Give all their smallest scheme; then, in `order`, their largest where it still fits."
-    sizes, limit = sizes_and_limit(scores, budget, allowed)
-    ok = np.ones(sizes.shape, bool) if allowed is None else allowed
+    ok = _storable(scores) if allowed is None else allowed
+    sizes, limit = sizes_and_limit(scores, budget, ok)
     choice = np.where(ok, sizes, sizes.max() + 1).argmin(1)
     high = np.where(ok, sizes, -1).argmax(1)
     left = limit - int(sizes[np.arange(len(sizes)), choice].sum())

@@ -7,7 +7,7 @@ __all__ = ['GROUP_SIZES', 'HOLDS', 'WIDTHS', 'PACKED', 'LAYERS', 'FUSED', 'HEAD'
            'PLATFORMS', 'RAN', 'OURS', 'CAVEATS', 'INTS', 'INTS_OF_ALL_WIDTHS', 'ONE', 'OTHERS', 'NO_HEAD', 'VLLM',
            'TRANSFORMERS', 'LLAMA_CPP', 'GPTQMODEL', 'SGLANG', 'PROMISES', 'ENGINES', 'RANK', 'BY_GENERATION', 'RULES',
            'NOT_HELD', 'MIXED_KINDS', 'COLUMNS', 'kind', 'with_fitting_groups', 'misfit', 'checkpoint_holds',
-           'layers_of_other_kinds', 'layers_not_held', 'checkpoints_for', 'layers_split_by', 'quantized_head',
+           'layers_of_other_kinds', 'layers_not_held', 'quantized_head', 'checkpoints_for', 'layers_split_by',
            'unquantized_layers', 'Promise', 'promises', 'Servable', 'engine_and_platform', 'promises_for',
            'activation_rule', 'no_file', 'layers_under', 'servable']
 
@@ -92,9 +92,14 @@ def layers_not_held(recipe, format):
     schemes, shapes = recipe.schemes, recipe.shapes
     return [n for n, s in schemes.items() if not checkpoint_holds(format, s, shapes[n])]
 
+def quantized_head(recipe):
+    "List the quantized layers that lie outside the blocks: the output layer."
+    outside = [n for n in recipe.schemes if not re.search(r'\.\d+\.', n)]
+    return [n for n in outside if kind(recipe.schemes[n]) != 'bf16']
+
 def checkpoints_for(recipe):
     "List the kinds of checkpoint that hold a recipe, in the order of `HOLDS`; none has a quantized lm_head."
-    if recipe.has_head or layers_of_other_kinds(recipe): return []
+    if quantized_head(recipe) or layers_of_other_kinds(recipe): return []
     return [f for f in HOLDS if not layers_not_held(recipe, f)]
 
 # %% ../../nbs/core/05_engines.ipynb #52af177d
@@ -129,11 +134,6 @@ def layers_split_by(recipe):
     for group in make_groups(ls, 'fused'):
         if len({recipe.schemes[n] for n in group}) > 1: split += group
     return split
-
-def quantized_head(recipe):
-    "List the quantized layers that lie outside the blocks: the output layer."
-    outside = [n for n in recipe.schemes if not re.search(r'\.\d+\.', n)]
-    return [n for n in outside if kind(recipe.schemes[n]) != 'bf16']
 
 def unquantized_layers(recipe):
     "List the layers in 16 bits of a recipe that quantizes others."
@@ -410,7 +410,7 @@ def _answer(recipe, engine, platform, format, version):
     loads = [p for p in hits if p.answer == 'loads']
     loaded = {n for p in loads for n in hits[p]}
     quantized = {n for n, s in recipe.schemes.items() if kind(s) != 'bf16'}
-    if format != 'fake' and recipe.has_head: hits[NO_HEAD] = quantized_head(recipe)
+    if format != 'fake': hits[NO_HEAD] = quantized_head(recipe)
     refusals = _refusals(recipe, hits)
     answers = set(refusals.answer) | ({'loads'} if quantized <= loaded else {'unknown'})
     versions = dict.fromkeys(p.version for p in hits if p.was_run)

@@ -276,11 +276,12 @@ def write_once(m,   # The model, which is used up
     state.write()
 
 # %% ../../../nbs/apps/cli/04_quantize.ipynb #b6cced5c
-def _verify(model, r, out, dtype, state):
+def _verify(model, r, out, dtype, format, state):
     "Compare what was written with the model and the recipe."
     from mpq_nb import models, quantization as Q
     from mpq_nb.base.text import Tokens
-    say('reading it back in a process of its own')
+    unread = Q.FORMATS[format].unread(out)
+    say('comparing its types with the recipe' if unread else 'reading it back in a process of its own')
     toks = Tokens(state.steps['written']['ids'], 'self, seed 1')
     fresh = models.load(model, dtype)[0]      # the first one is used up
     return Q.verify(out, fresh, r, toks)
@@ -375,5 +376,5 @@ def quantize(model: str, # Name on the hub, folder, .gguf file, or demo
         by = ran | about_formats(r.schemes.values())
         named = replace(r, made=r.made | dict(written=by))
         write_once(m, tok, named, out, format, overwrite, tune, written, state)
-        v = None if format == 'fake' else _verify(model, r, out, dtype, state)
+        v = None if format == 'fake' else _verify(model, r, out, dtype, format, state)
     return _quantize_result(model, r, v, format, out)
