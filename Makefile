@@ -21,7 +21,7 @@ test: $(STAMP)
 
 # What takes too long for every change: 20 kills a command at random moments, 100,000 mutated files a parser, packed folders of every multimodal model.
 long: $(STAMP)
-	OMP_NUM_THREADS=1 KILLS=20 FUZZ=100000 $(BIN)/python -m pytest tests/test_kills.py tests/test_fuzz.py tests/test_long.py tests/test_multimodal.py -n 2 -s
+	OMP_NUM_THREADS=1 KILLS=20 FUZZ=100000 LONG=1 $(BIN)/python -m pytest tests/test_kills.py tests/test_fuzz.py tests/test_long.py tests/test_multimodal.py tests/test_decoders.py -n 2 -s
 
 # What is promised of engines: their environments, in .engines (some GB), every kind of checkpoint in each, and the table against what came of it.
 engines: $(STAMP)

@@ -1,9 +1,9 @@
 """Every architecture in a table, each as a tiny random model, from scores to a checkpoint that is read back.
 
-    python tests/decoders.py            # all of them, and the table for the docs
+    python tests/decoders.py            # all of them, for the page nbs/benchmarks/decoders.ipynb
     python tests/decoders.py llama      # some
 """
-import sys, tempfile, warnings
+import json, sys, tempfile, warnings
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from mpq_nb.allocation import allocate
 from mpq_nb.base.experts import expert_part
-from mpq_nb.base.files import InputError
+from mpq_nb.base.files import atomic, InputError
 from mpq_nb.base.layers import layers
 from mpq_nb.base.quantizers import Simulation
 from mpq_nb.base.walk import vocab_size
@@ -143,10 +143,18 @@ def result(kind):
     good = row['error'] < 1e-4 and abs(row['kl'] - row['again']) < 1e-5 + .01*row['kl']
     return dict(answer='yes' if good else 'wrong') | row
 
-if __name__ == '__main__':
+OUT = Path(__file__).parent.parent/'nbs'/'benchmarks'/'decoders.json'   # what the page of the docs shows
+
+def main(wanted):
+    "Try architectures out; keep what came of all of them."
     transformers.logging.set_verbosity_error()
-    wanted = sys.argv[1:]
+    rows = []
     for group, kinds in KINDS.items():
         for kind in kinds:
             if wanted and kind not in wanted: continue
-            print(group, kind, result(kind), flush=True)
+            rows.append(dict(kind=group, architecture=kind) | result(kind))
+            print(rows[-1], flush=True)
+    if wanted: return
+    with atomic(OUT) as tmp: tmp.write_text(json.dumps(dict(transformers=transformers.__version__, rows=rows), indent=1))
+
+if __name__ == '__main__': main(sys.argv[1:])
