@@ -135,8 +135,11 @@ def fisher(p: Pass) -> dict: # samples [N, L, Q], in nats per token, and cross [
     def measure(name, layer):
         errors = weight_errors(layer.weight.detach(), p.schemes, p.sim)
         def products(x, g, h):
-            weight = weight_effects(x, g, errors, SEGMENT)
-            return half_products(weight, input_effects(x, h, p.schemes, p.sim, errors_of_inputs))
+            rows = max(1, x.shape[1] // p.ids.shape[1])      # a token, of a layer that is called so often
+            weight = weight_effects(x, g, errors, SEGMENT * rows)
+            inputs = input_effects(x, h, p.schemes, p.sim, errors_of_inputs)
+            if rows > 1: inputs = per_segment(inputs, rows)
+            return half_products(weight, inputs)
         return products
     cross = run_pass(p, gradient, measure) / p.ids.shape[1]
     return dict(samples=cross.diagonal(dim1=-2, dim2=-1).clone(), cross=cross)
