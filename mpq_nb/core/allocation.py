@@ -218,6 +218,7 @@ def recipe_of(scores: Scores,
         rounding=m.get('rounding', ROUNDING), version=__version__,
         rest_bytes=m.get('rest_bytes', 0), among=list(scores.schemes))
     if 'ran' in m: made['scored'] = m['ran']
+    if 'left' in m: made['left'] = m['left']
     if not in_nats(dict(method=m.get('method'))): made['rescaled'] = scores.uniform is not None
     made |= parts | replace(rules, groups=None).asdict()     # the grouping is the scores'
     schemes = {l.name: pick[l.name] for l in scores.layers}

@@ -140,14 +140,19 @@ def fisher(p: Pass) -> dict: # samples [N, L, Q], in nats per token, and cross [
     "½(Σ effect)² per token, by one backward pass from labels that the model draws."
     draws, errors_of_inputs = uniform_draws(p.ids, p.seed), input_error(p.sim)
     def gradient(logits, ids, at): return fisher_gradient(logits, draws[at])
+    def of_experts(x, g, errors, inputs, places):
+        by_token = token_effects(x, g, errors)
+        weight, inputs = [on_sequences(t, places, p.ids.shape[1]) for t in (by_token, inputs)]
+        return half_products(per_segment(weight), inputs)
     def measure(name, layer):
         errors = weight_errors(layer.weight.detach(), p.schemes, p.sim)
         def products(x, g, h, places=None):
             inputs = input_effects(x, h, p.schemes, p.sim, errors_of_inputs)
-            if places is None: return half_products(weight_effects(x, g, errors, SEGMENT), inputs)
-            by_token = token_effects(x, g, errors)
-            weight, inputs = [on_sequences(t, places, p.ids.shape[1]) for t in (by_token, inputs)]
-            return half_products(per_segment(weight), inputs)
+            if places is not None: return of_experts(x, g, errors, inputs, places)
+            rows = max(1, x.shape[1] // p.ids.shape[1])      # a token, of a layer that is called so often
+            weight = weight_effects(x, g, errors, SEGMENT * rows)
+            if rows > 1: inputs = per_segment(inputs, rows)
+            return half_products(weight, inputs)
         return products
     cross = run_pass(p, gradient, measure) / p.ids.shape[1]
     return dict(samples=cross.diagonal(dim1=-2, dim2=-1).clone(), cross=cross)

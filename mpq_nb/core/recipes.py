@@ -234,6 +234,7 @@ class Origin(Table):
     version: str = None     # of what made it
     rest_bytes: int = None  # of the checkpoint, beside the layers
     among: list = None      # schemes to choose from
+    left: list = None       # names of linear layers that scoring could not measure, and that keep 16 bits
     scored: dict = None     # the command that scored
     gap: float = None       # relative, to the proven bound
     rules: Rules = Rules()  # without their groups: `grouping` is what became of them
@@ -479,7 +480,9 @@ def check(self: Recipe,
          ) -> Recipe: # `self`
     "Return the recipe, or raise `InputError` naming the first layer in which it differs from a model."
     other = 'this recipe is for another model:'
+    left = self.made.left or ()
     for l in ls:
+        if l.name not in self.schemes and l.name in left: continue
         if l.name not in self.schemes:
             raise InputError(f"{other} it lacks the model's layer {l.name}.")
         here = self.shapes[l.name]

@@ -81,7 +81,8 @@ def linear(model,          # A decoder from transformers, unquantized
            sim=None,       # Who computes; None: as the recipe says
           ) -> torch.Tensor: # [N, L, Q], nats per token
     "Compute the first-order change of the KL when one layer leaves the recipe for another scheme."
-    ls, sim = layers(model, recipe.has_head), sim or recipe.simulation
+    ls = [l for l in layers(model, recipe.has_head) if l.name in recipe.schemes]
+    sim = sim or recipe.simulation
     values = shared_input(sim.inputs)
     with simulated(model, recipe.schemes, sim=sim) as before:
         def measure(name, layer):

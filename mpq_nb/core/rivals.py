@@ -8,6 +8,7 @@ __all__ = ['PARTS', 'EVERY', 'METHODS', 'text_gradient', 'output_fisher', 'delta
            'experts_factor', 'mse', 'Method']
 
 # %% ../../nbs/core/01_rivals.ipynb #abd345e2
+from collections.abc import MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,7 +22,8 @@ from ..base.quantizers import check_finite, Simulation
 from ..base.schemes import bits
 from ..base.simulation import simulated
 from ..base.walk import (
-    ALL, forward, forward_each, logits_of, Pass, replaced_blocks, run_pass, slices, vocab_size)
+    ALL, as_output, forward, forward_each, logits_of, Pass, place_of, replaced_blocks, run_pass, slices,
+    tensors_in, vocab_size)
 from ..base.weights import resident
 from .fisher import fisher, weight_errors
 
@@ -76,10 +78,20 @@ def _absolute_products(p, scheme):
 
 # %% ../../nbs/core/01_rivals.ipynb #111b9374
 @contextmanager
-def _from_block(model, b, call, is_tuple):
-    "Inside, a forward pass of `model` begins at block `b`, with the input that was saved."
-    hidden = (call[0],) if is_tuple else call[0]
-    with replaced_blocks(blocks(model)[1][:b], lambda *a, **k: hidden): yield
+def _from_block(model, b, call, returned):
+    "Inside, a forward pass of `model` begins at block `b`, with what it was called with before."
+    earlier = {place[1]: t for t, place in _returned_before(call)}
+    def stub(*args, **kwargs):
+        "What earlier blocks left in a dict is there again, for this block and those after it."
+        for k, before in call.kwargs.items():
+            if isinstance(before, MutableMapping): kwargs[k].update(before)
+        return as_output(call.hidden, returned, earlier)
+    with replaced_blocks(blocks(model)[1][:b], stub): yield
+
+def _returned_before(call):
+    "(tensor, (2, index)) of what a call takes from what the blocks before it returned."
+    at = dict(tensors_in((call.args, call.kwargs)))
+    return [(at[place], origin) for place, (_, origin) in call.takes.items() if origin[0] == 2]
 
 # %% ../../nbs/core/01_rivals.ipynb #12f3f62c
 def kl_tokens(logp,   # Log-probabilities of the reference [n, t, V]
@@ -109,9 +121,11 @@ def reference_logprobs(model,  # A decoder from transformers
                       ):       # For each a function at -> log-probabilities
     "The reference's log-probabilities by slices; the functions may be called while the model is as it was."
     keep = sum(p.numel() for p in parts) * vocab_size(model) <= walk.LOGITS
-    def by_slice(ids, end, is_tuple):
+    def by_slice(ids, end, returned):
         @torch.no_grad()
-        def logp(at): return logits_of(model, ids[at], end[at], is_tuple).float().log_softmax(-1)
+        def logp(at):
+            part = end[place_of(at, end.shape, *ids.shape)]
+            return logits_of(model, ids[at], part, returned).float().log_softmax(-1)
         if not keep: return logp
         whole = logp(ALL)
         return lambda at: whole[at]
@@ -121,7 +135,7 @@ def kl_from_end(model,    # A decoder from transformers, unquantized
                 ids,      # Token ids [n, T]
                 logp,     # at -> log-probabilities of the reference
                 end,      # What the quantized blocks put out [n, T, d]
-                is_tuple, # Does a block return a tuple?
+                returned, # How many values a block returns, as `outputs` counts
                 head,     # {name: scheme} of the head, if it is quantized as well
                 sim=Simulation(), # Who computes
                ):         # [n]
@@ -129,7 +143,8 @@ def kl_from_end(model,    # A decoder from transformers, unquantized
     def made():
         for at in slices(*ids.shape, vocab_size(model)):
             with simulated(model, head, sim=sim), torch.no_grad():
-                logits = logits_of(model, ids[at], end[at], is_tuple)
+                part = end[place_of(at, end.shape, *ids.shape)]
+                logits = logits_of(model, ids[at], part, returned)
             yield at, logits
             del logits         # before the next are made
     return kl_sliced(logp, made(), ids.shape)
@@ -147,17 +162,17 @@ def measured_kl(p: Pass) -> dict: # samples [N, L, Q], in nats per token
 def _kl_of_layers(p, ids, bar):
     "[n, L, Q] for the sequences of a batch."
     out = torch.zeros(len(ids), len(p.layers), len(p.schemes))
-    calls, end, is_tuple = forward(p.model, ids)
-    logp, = reference_logprobs(p.model, [ids], [(calls, end, is_tuple)])
+    calls, end, returned = forward(p.model, ids)
+    logp, = reference_logprobs(p.model, [ids], [(calls, end, returned)])
     for j, l in enumerate(p.layers):
         for k, s in enumerate(p.schemes):
             alone = {l.name: s}
             if l.block == len(calls): changed, head = end, alone
             else:
-                start = _from_block(p.model, l.block, calls[l.block], is_tuple)
+                start = _from_block(p.model, l.block, calls[l.block], returned)
                 with start, simulated(p.model, alone, sim=p.sim): changed = forward(p.model, ids, None)[1]
                 head = {}
-            out[:, j, k] = kl_from_end(p.model, ids, logp, changed, is_tuple, head, p.sim)
+            out[:, j, k] = kl_from_end(p.model, ids, logp, changed, returned, head, p.sim)
             bar.update()
     return out
 

@@ -54,6 +54,7 @@ class Meta(Table):
     engine: str = None      # who rounds activations, one of `ACTIVATIONS`
     rounding: str = None    # of weights, one of `ROUNDINGS`
     version: str = None     # of what scored
+    left: list = None       # names of linear layers that a pass could not measure, and that keep 16 bits
     ran: dict = None        # the command
     extra: dict = field(default_factory=dict) # what is not known here
 

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from ..base.experts import expert_part
 from ..base.files import atomic
-from ..base.layers import blocks, FUSIONS, groups as groups_of, layers
+from ..base.layers import blocks, FUSIONS, groups as groups_of, layers, left_layers
 from ..base.loading import encoder_parts, names_in_model
 from ..base.quantizers import grid, tensor_scale
 from ..base.schemes import KNOWN, scheme
@@ -306,6 +306,7 @@ def write_autoround(model,          # A decoder from transformers, unquantized
     work.name_or_path = work.config._name_or_path = ''
     set_weight_scales(work, recipe)
     first = next(s for s in recipe.schemes.values() if scheme(s).bits < 16)
+    kept = {l: scheme('BF16').to_dict() for l in (*left_layers(model), *(recipe.made.left or ()))}
     data = {}
     if calibration is not None:
         N, T = calibration.ids.shape
@@ -313,7 +314,7 @@ def write_autoround(model,          # A decoder from transformers, unquantized
     in_process = environment(AR_DISABLE_DATASET_SUBPROCESS='1')
     with in_process, our_quantizers(recipe.simulation.rounding):
         ar = AutoRound(work, tokenizer, scheme=scheme(first), iters=tuning_steps(tune),
-                       layer_config=recipe.to_layer_config(), disable_opt_rtn=True,
+                       layer_config=recipe.to_layer_config() | kept, disable_opt_rtn=True,
                        amp=dtype != torch.float32, **data)
         ar.quantize_and_save(str(folder/'w'), format=format)
     _lift(folder/'w')
