@@ -97,11 +97,13 @@ def _idle_experts(module):
 
 def _built(config, architecture):
     "A model as its class makes it; no code of a checkpoint's own is fetched or run."
-    how, text = dict(dtype=torch.bfloat16), copy.deepcopy(config.get_text_config())
+    text = copy.deepcopy(config.get_text_config())
+    how = dict(dtype=torch.bfloat16, attn_implementation='eager')
     for auto in (AutoModel, AutoModelForCausalLM):
         with suppress(ValueError):     # it does not know the configuration
-            return auto.from_config(text, attn_implementation='eager', trust_remote_code=False, **how)
-    if architecture is None: raise InputError(f'transformers has no model for {type(text).__name__}.')
+            return auto.from_config(text, trust_remote_code=False, **how)
+    if architecture is None:
+        raise InputError(f'transformers has no model for {type(text).__name__}.')
     return architecture._from_config(copy.deepcopy(config), **how)
 
 def without_weights(config,            # Of the model
@@ -125,13 +127,15 @@ def kept_of(model,       # From `without_weights`
             tokens: int, # Of a text
            ):            # A cache
     "Run a model without weights over a text, and return what it keeps."
-    before = {id(t) for t in _attributes(model)}
-    text = dict(input_ids=torch.ones(1, tokens, dtype=torch.long, device='meta'), use_cache=True)
-    for kept in states_of(model(**text)).values(): return kept
-    kept = DynamicCache(config=model.config)
-    with suppress(TypeError): model(**text, past_key_values=kept)     # some take none
-    kept.in_modules = [t for t in _attributes(model) if id(t) not in before]
-    return kept
+    before = _attributes(model)
+    ids = torch.ones(1, tokens, dtype=torch.long, device='meta')
+    returned = states_of(model(input_ids=ids, use_cache=True))
+    if returned: return next(iter(returned.values()))
+    given, known = DynamicCache(config=model.config), set(map(id, before))
+    with suppress(TypeError):     # some take no cache
+        model(input_ids=ids, use_cache=True, past_key_values=given)
+    given.in_modules = [t for t in _attributes(model) if id(t) not in known]
+    return given
 
 # %% ../../nbs/base/13_kv_cache.ipynb #8f492117
 def _is_own(layer):
@@ -181,7 +185,7 @@ def measured_cache(config,            # Of the model
         raise InputError(f'{type(model).__name__} keeps nothing of a text.')
     return entries
 
-# %% ../../nbs/base/13_kv_cache.ipynb #83117415
+# %% ../../nbs/base/13_kv_cache.ipynb #899601c7
 _MEASURED = {}      # {what a cache depends on: its shape}
 
 def _counted(config, architecture):
