@@ -38,7 +38,7 @@ SIZES = {   # what architectures call their sizes; each is set where the archite
     512: ('max_position_embeddings', 'n_positions', 'max_seq_len')}
 GENERAL = dict(initializer_range=.2, bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=False,
                q_lora_rank=32, kv_lora_rank=32, n_group=1, topk_group=1, n_shared_experts=1, mamba_n_heads=8, mamba_n_groups=1,
-               linear_num_key_heads=2, linear_num_value_heads=4, mamba_chunk_size=32, chunk_size=32, vocab_size_per_layer_input=None,
+               linear_num_key_heads=2, linear_num_value_heads=4, mamba_chunk_size=32, chunk_size=32,
                mamba_expand=2, expand=2, first_k_dense_replace=1, n_groups=1)
 DENSE = ('llama qwen2 qwen3 gemma gemma2 gemma3_text gemma4_text phi phi3 mistral ministral olmo olmo2 olmo3 cohere cohere2 granite glm glm4 '
          'smollm3 stablelm starcoder2 exaone4 nemotron gpt_neox gptj gpt2 opt falcon bloom mpt helium seed_oss apertus hunyuan_v1_dense '
@@ -53,10 +53,10 @@ SPECIAL = dict(
     jamba=dict(attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=1, use_mamba_kernels=False),
     bamba=dict(attn_layer_indices=[1]), granitemoehybrid=dict(layer_types=['mamba', 'attention'], shared_intermediate_size=128),
     gemma2=dict(query_pre_attn_scalar=16), gemma3_text=dict(query_pre_attn_scalar=16),
-    gemma4_text=dict(num_hidden_layers=4, head_dim=..., global_head_dim=..., layer_types=['sliding_attention', 'full_attention']*2, num_kv_shared_layers=2, enable_moe_block=False),
+    gemma4_text=dict(num_hidden_layers=4, vocab_size_per_layer_input=261, head_dim=..., global_head_dim=..., layer_types=['sliding_attention', 'full_attention']*2, num_kv_shared_layers=2, enable_moe_block=False),
     lfm2=dict(layer_types=['conv', 'full_attention'], block_auto_adjust_ff_dim=False), lfm2_moe=dict(layer_types=['conv', 'full_attention'], num_dense_layers=1),
     llama4_text=dict(moe_layers=[1]), minimax=dict(layer_types=['linear_attention', 'full_attention']),
-    nemotron_h=dict(hybrid_override_pattern='M*E-', num_hidden_layers=4), zamba2=dict(num_hidden_layers=4, layer_types=['mamba', 'hybrid']*2, num_mem_blocks=1),
+    nemotron_h=dict(hybrid_override_pattern='M*E-', num_hidden_layers=4), zamba2=dict(num_hidden_layers=4, layer_types=['mamba', 'hybrid']*2, hybrid_layer_ids=[1, 3], num_mem_blocks=1),
     deepseek_v2=dict(num_key_value_heads=4), deepseek_v3=dict(num_key_value_heads=4), falcon=dict(head_dim=..., num_kv_heads=4),
     falcon_h1=dict(mamba_d_ssm=128), mamba2=dict(num_heads=8, head_dim=16),
     recurrent_gemma=dict(num_hidden_layers=3, lru_width=64), dbrx=dict(attn_config=dict(kv_n_heads=2, rope_theta=1e4), ffn_config=dict(ffn_hidden_size=64, moe_num_experts=4, moe_top_k=2)), mpt=dict(expansion_ratio=2))
@@ -66,7 +66,8 @@ def small_config(kind, vocab):
     default = AutoConfig.for_model(kind)
     wanted = GENERAL | {name: size for size, names in SIZES.items() for name in names}
     wanted |= dict(vocab_size=vocab, num_hidden_layers=2, n_layer=2, n_layers=2, num_layers=2)
-    known = {k: v for k, v in wanted.items() if k in default.attribute_map or hasattr(default, k)} | SPECIAL.get(kind, {})
+    names = {*default.attribute_map, *default.to_dict()}
+    known = {k: v for k, v in wanted.items() if k in names} | SPECIAL.get(kind, {})
     return AutoConfig.for_model(kind, **{k: v for k, v in known.items() if v is not ...})     # ... leaves one as it is
 
 def tiny(kind, vocab):
