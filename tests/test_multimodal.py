@@ -162,7 +162,6 @@ def test_packed_folders_of_every_kind_load_as_a_whole(tmp_path, kind):
 def hub(tmp_path, monkeypatch):
     "A hub that serves the folder `hub` as the model own/er."
     import http.server, threading
-    import huggingface_hub
     folder, commit = tmp_path/'hub', 'a'*40
     class Hub(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self): self.answer()
