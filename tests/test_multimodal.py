@@ -156,3 +156,38 @@ def test_packed_folders_of_every_kind_load_as_a_whole(tmp_path, kind):
         for again, info in found:
             assert not info['missing_keys'] and not info['unexpected_keys'], (format, type(again))
             with torch.no_grad(): assert torch.equal(again(IDS).logits, found[0][0](IDS).logits), (format, type(again))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    "A hub that serves the folder `hub` as the model own/er."
+    import http.server, threading
+    folder, commit = tmp_path/'hub', 'a'*40
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self): self.answer()
+        def do_GET(self): self.wfile.write(self.answer())
+        def log_message(self, *args): pass
+        def answer(self):
+            _, found, name = self.path.partition('/own/er/resolve/')
+            file = folder/name.partition('/')[2]
+            there = bool(found) and file.is_file()
+            content = file.read_bytes() if there else b''
+            self.send_response(200 if there else 404)
+            headers = {'ETag': f'"{name}"', 'X-Repo-Commit': commit} if there else {'X-Error-Code': 'EntryNotFound'}
+            for k, v in (headers | {'Content-Length': str(len(content))}).items(): self.send_header(k, v)
+            self.end_headers()
+            return content
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        at = f'http://127.0.0.1:{server.server_port}'
+        for name, value in dict(ENDPOINT=at, HUGGINGFACE_CO_URL_TEMPLATE=at + '/{repo_id}/resolve/{revision}/{filename}', HF_HUB_OFFLINE=False, HF_HUB_CACHE=str(tmp_path/'cache')).items():
+            monkeypatch.setattr(f'huggingface_hub.constants.{name}', value)
+        yield folder
+        server.shutdown()
+
+
+def test_the_files_of_a_processor_are_fetched_from_the_hub(tmp_path, hub):
+    model, tok = load(checkpoint(hub, 'gemma3'))
+    model, tok = load('own/er')
+    out = save_fake(model, tok, cycle(model, 'W8A16G32'), tmp_path/'fake')
+    for file in ALONG: assert (out/file).read_text() == '{"of": "images"}'
