@@ -20,7 +20,7 @@ from mpq_nb.ship.verification import verify
 
 SMALL = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=32,
              initializer_range=.2, num_experts_per_tok=2, bos_token_id=1, eos_token_id=2, pad_token_id=0)
-QWEN = dict(num_experts=8, moe_intermediate_size=32, intermediate_size=64)
+QWEN = dict(norm_topk_prob=True, num_experts=8, moe_intermediate_size=32, intermediate_size=64)
 FAMILIES = dict(qwen3_moe=(Qwen3MoeConfig, QWEN),
                 gpt_oss=(GptOssConfig, dict(num_local_experts=4, intermediate_size=32, sliding_window=16)))
 INTS = 'W4A16G32', 'W8A16G32'

@@ -149,6 +149,8 @@ def set_rope(config,         # Changed in place
 
 # %% ../../nbs/base/11_gguf_settings.ipynb #a50f593a
 GGUF_FIELDS = {'attention.sliding_window': 'sliding_window',
+               'expert_feed_forward_length': 'moe_intermediate_size',
+               'expert_shared_feed_forward_length': 'shared_expert_intermediate_size',
                'final_logit_softcapping': 'final_logit_softcapping',
                'attn_logit_softcapping': 'attn_logit_softcapping',
                'logit_scale': 'logit_scale'}      # {name in GGUF: name in transformers}

@@ -43,7 +43,7 @@ from ..sensitivity import warn_small
 from .autoround import quiet, write_autoround
 from .fake import check_carried, check_unquantized, copy_along, new_folder
 from .gguf import (
-    check_convertible, gguf_tensors, recipe_title, stored_gguf, why_unread, write_gguf)
+    check_convertible, experts_types, gguf_tensors, recipe_title, stored_gguf, why_unread, write_gguf)
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #a7773533
 SIZES = dict(I64=8, I32=4, I16=2, F16=2, BF16=2, F32=4, F64=8, I8=1, U8=1, F8_E4M3=1, F8_E5M2=1,
@@ -359,6 +359,7 @@ def check_packable(recipe, # Any
             "it; score without head=True, or write the model as fake.")
     f, kinds = FORMATS[format], {}
     if f.one_for_experts: _check_experts(recipe, format)
+    if f.is_file: experts_types(recipe.schemes)
     for l, name in recipe.schemes.items():
         why = f.lacks(name, recipe.shapes[l])
         if why: raise InputError(f"format '{format}' cannot hold {l} in {name}: {name} {why}.")

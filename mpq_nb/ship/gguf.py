@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFUSALS', 'plain_type', 'layer_types', 'file_type', 'name_missing_architectures', 'refusal_reason', 'one_refusal',
-           'why_unread', 'check_convertible', 'recipe_title', 'write_gguf', 'gguf_tensors', 'gguf_names', 'stored_gguf']
+           'why_unread', 'check_convertible', 'recipe_title', 'without_number', 'experts_types', 'write_gguf',
+           'gguf_tensors', 'gguf_names', 'stored_gguf']
 
 # %% ../../nbs/ship/02_gguf.ipynb #2e987e4f
 import copy, math, re, tempfile
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import torch
 
+from ..base.experts import closed_state, expert_part
 from ..base.files import InputError
 from ..base.schemes import gguf_type, is_gguf
 from .autoround import model_to_pack, quiet
@@ -112,6 +114,28 @@ def recipe_title(recipe # Any
     return name.name if name.is_absolute() else str(name)
 
 # %% ../../nbs/ship/02_gguf.ipynb #67e0c55d
+def without_number(layer: str # Its name
+                  ) -> str:
+    "Name what holds an expert's matrix and that of all others in its block; other layers keep their names."
+    part = expert_part(layer)
+    return f'{part[0]}.{part[2]}' if part else layer
+
+def experts_types(types: dict # {layer: `GGMLQuantizationType`}
+                 ) -> dict:   # {name in the file: type}
+    "Find the types of the tensors that hold a block's experts; raises `InputError` where these differ."
+    out, first = {}, {}
+    for l, t in types.items():
+        if not expert_part(l): continue
+        experts, _, part = expert_part(l)
+        block = re.search(r'\.(\d+)\.', experts)[1]
+        name = f"blk.{block}.ffn_{part.removesuffix('_proj')}_exps.weight"
+        if out.setdefault(name, t) != t:
+            raise InputError(f'a GGUF file has one tensor for {part} of all experts of a block, and '
+                             f'{first[name]} and {l} have different types; allocate with '
+                             "groups='experts' (--groups experts).")
+        first.setdefault(name, l)
+    return out
+
 def write_gguf(model,       # A decoder from transformers, unquantized
                tokenizer,   # Its tokenizer
                recipe,      # Checked by `check_packable`
@@ -125,12 +149,15 @@ def write_gguf(model,       # A decoder from transformers, unquantized
     from gguf import GGMLQuantizationType as T
     name_missing_architectures()
     plain, dtype = plain_type(model.dtype), model.dtype
-    types = {f'{l}.weight': t for l, t in layer_types(recipe, dtype).items()}
-    def type_of(name, new_name, block, dims): return types.get(name, T.F32 if dims < 2 else plain)
+    of_layers = layer_types(recipe, dtype)
+    types = {f'{l}.weight': t for l, t in of_layers.items()} | experts_types(of_layers)
+    def type_of(name, new_name, block, dims):
+        default = T.F32 if dims < 2 else plain
+        return types.get(new_name, types.get(name, default))
     def done(): pass
 
     with tempfile.TemporaryDirectory(dir=folder) as tmp, one_refusal(model):
-        model.save_pretrained(tmp)
+        model.save_pretrained(tmp, state_dict=closed_state(model))
         tokenizer.save_pretrained(tmp)
         work = model_to_pack(model, consume)      # some packers work in place
         work.name_or_path = tmp
@@ -162,7 +189,7 @@ def gguf_names(reader, # A `GGUFReader`
     blocks = reader.fields[f'{arch}.block_count'].contents()
     number = next(a for a, name in MODEL_ARCH_NAMES.items() if name == arch)
     table = get_tensor_name_map(number, blocks)
-    return {l: f'{table.get_name(l)}.weight' for l in layers}
+    return {l: f'{table.get_name(without_number(l))}.weight' for l in layers}
 
 def stored_gguf(folder: Path, # With a file `model.gguf`
                 layers,       # Names, as transformers has them
@@ -172,7 +199,9 @@ def stored_gguf(folder: Path, # With a file `model.gguf`
     from gguf import GGUFReader
     reader = GGUFReader(folder/'model.gguf')
     at = {t.name: t for t in reader.tensors}
-    def part(t): return t.tensor_type.name, tuple(int(n) for n in reversed(t.shape))
-    parts = {l: dict(weight=part(at[name]))
+    def part(t, l):
+        shape = tuple(int(n) for n in reversed(t.shape))
+        return t.tensor_type.name, shape[1:] if expert_part(l) else shape
+    parts = {l: dict(weight=part(at[name], l))
              for l, name in gguf_names(reader, layers).items() if name in at}
     return parts, sum(int(t.n_bytes) for t in reader.tensors)
