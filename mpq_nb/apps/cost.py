@@ -25,7 +25,7 @@ from .. import __version__
 from ..base.files import atomic, cache_dir, InputError, unknown
 from ..base.kv_cache import cache_bytes
 from ..base.layers import layers
-from ..base.loading import check_hub, gguf_in, load_demo, model_class, trusted
+from ..base.loading import cannot_load, check_hub, gguf_in, load_demo, model_class, trusted
 from ..base.resume import digest
 from ..base.simulation import simulated
 from ..base.text import sample
@@ -81,9 +81,12 @@ def meta_model(
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise InputError(f"there is no configuration of model '{name}', "
                          f"neither here nor on the hub: {reason}") from e
-    with torch.device('meta'):
-        model = model_class(config, name).from_config(
-            config, dtype=torch.bfloat16, trust_remote_code=trusted())
+    whole = model_class(config, name)
+    try:
+        with torch.device('meta'):
+            model = whole.from_config(
+                config, dtype=torch.bfloat16, trust_remote_code=trusted())
+    except ImportError as e: raise cannot_load(name, e) from e
     return model.eval()
 
 # %% ../../nbs/apps/02_cost.ipynb #62c581f4

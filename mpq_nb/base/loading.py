@@ -69,6 +69,9 @@ def cannot_load(name, # Of the model, as it was given
                ) -> InputError: # To be raised by the caller
     "Make the error for a model that cannot be loaded."
     why = first_line(e)
+    if isinstance(e, ImportError):
+        return InputError(f"model '{name}' takes a package that is not installed: "
+                          f"{' '.join(str(e).split())[:300]}")
     if 'custom code' in why:
         return InputError(f"'{name}' brings code of its own, which runs only if you allow it: "
                           'read it, then --trust-remote-code, or '

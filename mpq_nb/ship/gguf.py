@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFUSALS', 'plain_type', 'layer_types', 'file_type', 'name_missing_architectures', 'refusal_reason', 'one_refusal',
-           'why_unread', 'check_convertible', 'recipe_title', 'without_number', 'experts_types', 'write_gguf',
-           'gguf_tensors', 'gguf_names', 'stored_gguf']
+           'why_unread', 'check_routing', 'check_convertible', 'recipe_title', 'without_number', 'experts_types',
+           'write_gguf', 'gguf_tensors', 'gguf_names', 'stored_gguf']
 
 # %% ../../nbs/ship/02_gguf.ipynb #2e987e4f
 import copy, math, re, tempfile
@@ -91,8 +91,17 @@ def why_unread(path: Path # Of a GGUF file
     except Exception: return None     # whatever else is wrong: reading it back will say
 
 # %% ../../nbs/ship/02_gguf.ipynb #2d3c5d77
+def check_routing(config): # Of a model
+    "Raise `InputError` if readers of GGUF files weight a token's experts in another way."
+    text = config.get_text_config()
+    if text.model_type != 'qwen3_moe' or text.norm_topk_prob: return
+    raise InputError('readers of GGUF files scale the weights of the experts that a token goes to, so '
+                     'that they add up to 1, and this Qwen3-MoE does not (norm_topk_prob: false); '
+                     'use another format.')
+
 def check_convertible(model, tokenizer) -> str: # Why transformers could not read the file; None if it can
-    "Raise `InputError` unless llama.cpp's converter knows the model and its tokenizer."
+    "Raise `InputError` unless llama.cpp's converter knows the model and its tokenizer, and readers its routing."
+    check_routing(model.config)
     from auto_round.export.export_to_gguf.export import create_model_class
     name_missing_architectures()
     with quiet(), tempfile.TemporaryDirectory() as tmp, one_refusal(model):
