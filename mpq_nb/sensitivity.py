@@ -220,7 +220,9 @@ def _corrected(found, p):
         samples[:, places] *= factor
         cross[:, places] *= (factor[:, None] * factor).sqrt()
     checked = torch.stack([predicted.mean(0), measured.mean(0)])
-    return found | dict(samples=samples, cross=cross, checked=checked)
+    # kept with what an interrupted run has: no tensor may be in two steps
+    mine = dict(samples=samples, cross=cross, checked=checked)
+    return {k: t.clone() for k, t in found.items() if k not in mine} | mine
 
 def _depends_on(p, toks, method, head):
     "List all that the numbers of an interrupted run depend on."

@@ -89,6 +89,15 @@ def quiet_score(model, ids, **kw):
         warnings.simplefilter('ignore')
         return score(model, ids, INTS, **kw)
 
+def test_an_interrupted_scoring_goes_on(tmp_path, monkeypatch):
+    "Every step is kept on the disk, and a run that takes them up again ends with the same numbers."
+    from mpq_nb.base.resume import Checkpoint
+    monkeypatch.setenv('MPQ_CHECKPOINT_SECONDS', '0')
+    model = mixture()
+    with Checkpoint(tmp_path/'kept') as state: first = quiet_score(model, IDS, state=state)
+    with Checkpoint(tmp_path/'kept') as state: again = quiet_score(model, IDS, state=state)
+    assert torch.equal(first.samples, again.samples) and torch.equal(first.seen, again.seen)
+
 def test_streamed_stored_and_packed(folder, tmp_path):
     model, tok = load(folder, device='cpu')
     scores = quiet_score(model, IDS)

@@ -143,8 +143,9 @@ def experts_note(meta # Of scores
     "Say how far the prediction for experts was off, and that it was corrected."
     def times(of): return sum(of['measured']) / max(sum(of['predicted']), 1e-300)
     about = meta.get('experts') or {}
-    rows = [f'{times(of):.2g} × in {s}' for s, of in about.items() if sum(of['predicted'])]
-    return f"experts hurt as much as predicted: {', '.join(rows)}; their losses are corrected" if rows else ''
+    rows = [f'{times(of):.2g} × as much in {s}' for s, of in about.items() if sum(of['predicted'])]
+    if not rows: return ''
+    return f"experts, measured in random parts, hurt {', '.join(rows)} as predicted; their losses are corrected"
 
 # %% ../../nbs/core/02_scores.ipynb #1144f04b
 def in_nats(origin: dict, # `method`: who scored; `rescaled`: to a measured KL?
