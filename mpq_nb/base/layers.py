@@ -163,7 +163,9 @@ def _check_original(model, blks):
 def _check_dense(model, prefix, blks):
     "Raise if the experts of a block are one parameter."
     for name, p in blks.named_parameters():
-        if p.ndim != 3 or 'expert' not in name: continue
+        owner = blks.get_submodule(name.rpartition('.')[0])
+        is_layer = isinstance(owner, (nn.Linear, nn.Embedding))
+        if p.ndim < 2 or is_layer or 'expert' not in name: continue
         raise InputError(f"{type(model).__name__} is a mixture of experts, and its experts "
                          f"({prefix}.{name}) are not linear layers that can be quantized "
                          "one by one; only dense models are supported.")
