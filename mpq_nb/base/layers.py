@@ -177,7 +177,7 @@ def _check_original(model, blks):
 def _check_experts(model, prefix, blks):
     "Raise if a block's experts are no linear layers."
     for place, m in blks.named_modules():
-        if isinstance(m, nn.Linear): continue
+        if isinstance(m, (nn.Linear, nn.Embedding)): continue
         for name, p in m.named_parameters(recurse=False):
             whole = f'{place}.{name}'
             if p.ndim < 2 or 'expert' not in whole: continue

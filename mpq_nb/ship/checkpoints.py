@@ -412,7 +412,7 @@ def packing_notes(names, # Of schemes
     for n in names:
         left = unpackable_layers(n, ls, format)
         if not left: continue
-        better = with_fitting_groups(n, widths)
+        better = [b for b in with_fitting_groups(n, widths) if not unpackable_layers(b, ls, format)]
         fits = f"; {' or '.join(better)} would fit all layers" if better else ''
         why = misfit(n, left[0].shape) or 'is in no packed checkpoint that we write'
         reason, _, _ = why.partition(';')
