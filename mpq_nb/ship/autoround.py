@@ -306,7 +306,7 @@ def write_autoround(model,          # A decoder from transformers, unquantized
     work.name_or_path = work.config._name_or_path = ''
     set_weight_scales(work, recipe)
     first = next(s for s in recipe.schemes.values() if scheme(s).bits < 16)
-    kept = {l: scheme('BF16').to_dict() for l in (*left_layers(model), *(recipe.made.left or ()))}
+    kept = {l: scheme('BF16').to_dict() for l in (*left_layers(work), *(recipe.made.left or ()))}
     data = {}
     if calibration is not None:
         N, T = calibration.ids.shape

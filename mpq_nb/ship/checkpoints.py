@@ -338,6 +338,13 @@ def _check_one_kind(kinds, format):
         f"format '{format}' cannot hold {x} ({a}) and {y} ({b}) in one checkpoint; "
         f"solve again among {x} and what goes with it (--schemes, or scores.select).")
 
+def _others(recipe, format):
+    "Name another kind of checkpoint that holds a recipe's layers; nothing if there is none."
+    pairs = {(name, tuple(recipe.shapes[l])) for l, name in recipe.schemes.items()}
+    def holds(f): return not any(f.lacks(*pair) for pair in pairs)
+    other = [name for name, f in FORMATS.items() if name != format and holds(f)]
+    return f' {other[0]} holds this recipe (--format {other[0]}).' if other else ''
+
 def _check_experts(recipe, format):
     "Raise unless all experts of a recipe have one scheme."
     of_experts = {name: l for l, name in recipe.schemes.items() if expert_part(l)}
@@ -362,7 +369,8 @@ def check_packable(recipe, # Any
     if f.is_file: experts_types(recipe.schemes)
     for l, name in recipe.schemes.items():
         why = f.lacks(name, recipe.shapes[l])
-        if why: raise InputError(f"format '{format}' cannot hold {l} in {name}: {name} {why}.")
+        if why: raise InputError(f"format '{format}' cannot hold {l} in {name}: {name} {why}."
+                                 + _others(recipe, format))
         if scheme(name).bits < 16: kinds.setdefault(f.kind(name), (l, name))
     if not kinds:
         raise InputError(

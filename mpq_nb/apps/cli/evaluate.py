@@ -154,8 +154,16 @@ def _tasks_of(tok, tasks, data, limit, state):
 def _next_lines(model, recipe, out):
     "What to type next, as a list of at most one line."
     if out: return [f"wrote {out}; {next_command('report', Path(out).parent)}"]
-    if recipe: return [next_command('quantize', model, recipe, '-o', 'quantized')]
+    if recipe: return [next_command('quantize', model, recipe, *_format_option(recipe), '-o', 'quantized')]
     return []
+
+def _format_option(recipe):
+    "The option for a kind of checkpoint that holds a recipe, where the default does not."
+    from mpq_nb.core.recipes import Recipe
+    from mpq_nb.ship.checkpoints import packers
+    if not Path(recipe).is_file(): return []
+    holding = packers(Recipe.load(recipe)) or ['fake']
+    return [] if 'auto_round' in holding else ['--format', holding[0]]
 
 def evaluation_text(e,       # An `Evaluation`
                     results, # {name of a model: `TaskResults`}; empty without tasks
@@ -210,7 +218,9 @@ def evaluate(model: str, # The unquantized model: name on the hub, folder, .gguf
     m, tok = models.load(model, dtype, stream=stream)
     toks = E.text_tokens(text, tok, m, samples, length)
     candidate, vocab = candidate_model(m, tok, toks, recipe, against, dtype, engine)
+    made_of = Path(against or '')/'recipe.json'
     if recipe: check_unseen(recipe, toks)
+    elif against and made_of.is_file(): check_unseen(made_of, toks)
     say(f'on {toks!r}: first the unquantized model, then the other')
     ref = E.reference(m, toks)
     with partial_state(left) as state:
