@@ -116,6 +116,14 @@ def test_streamed_stored_and_packed(folder, tmp_path):
     export(model, tok, recipe, tmp_path/'packed', format='auto_round')
     assert verify(tmp_path/'packed', model, recipe, IDS, fresh=False)['ok']
 
+@pytest.mark.parametrize('key, value', [('num_local_experts', 4), ('moe_intermediate_size', 64)])
+def test_a_config_that_contradicts_the_file_is_refused_while_streaming(folder, tmp_path, key, value):
+    import json, shutil
+    bad = shutil.copytree(folder, tmp_path/'bad')
+    config = json.loads((bad/'config.json').read_text())
+    (bad/'config.json').write_text(json.dumps(config | {key: value}))
+    with pytest.raises(InputError, match='configuration says|cannot load'): load(bad, device='cpu', stream=True)
+
 def test_the_state_is_transformers_own():
     model = mixture()
     before = {k: v.clone() for k, v in model.state_dict().items()}

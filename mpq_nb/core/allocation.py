@@ -105,6 +105,7 @@ def allowed_choices(scores: Scores,  # Of G groups and Q schemes
     ok = _storable(scores)
     if rules.format and rules.format not in HOLDS:
         raise unknown('kind of checkpoint', rules.format, HOLDS)
+    if rules.format: ok &= _head_in_full(scores)
     if rules.engine or rules.format: ok &= _served(scores, rules)
     if rules.fallback: ok &= _only_in_need(scores, rules.fallback, ok)
     for rule, pattern, name in rules.patterns:
@@ -114,6 +115,16 @@ def allowed_choices(scores: Scores,  # Of G groups and Q schemes
         ok[rows] &= [PATTERN_RULES[rule].allows(s, key) for s in scores.schemes]
     if not ok.any(1).all(): raise _no_scheme_left(scores, ok)
     return ok
+
+def _head_in_full(scores):
+    "Which columns each row may take if the output layer keeps its 16 bits, as in every kind of checkpoint."
+    full = np.array([scheme_bits(s) >= 16 for s in scores.schemes])
+    head = [not any(re.search(r'\.\d+\.', n) for n in g) for g in scores.groups]
+    if any(head) and not full.any():
+        raise InputError('no packed checkpoint holds a quantized output layer, and these scores have '
+                         'nothing else for it: score without head=True (--head), or with BF16 among '
+                         'the schemes.')
+    return ~np.array(head)[:, None] | full
 
 def _scored(scores, name, purpose):
     "A scheme's name as the scores have it; raises `InputError` if they do not."
@@ -173,9 +184,14 @@ def _too_small(scores, budget, sizes, limit, ends, ok, rules):
     by_rules = sizes.min(1).sum() <= limit
     remedy = 'relax the rules' if by_rules else 'score a smaller scheme'
     return InputError(
-        f"a budget of {budget.value:g} {unit} cannot be met with {schemes}{under}: "
+        f"a budget of {_in_full(budget.value, low)} {unit} cannot be met with {schemes}{under}: "
         f"feasible is {low:g} to {high:g} {unit}. "
         f"Raise the budget or {remedy}.{_hardest(scores, rules)}")
+
+def _in_full(value, low):
+    "A budget in as many digits as tell it from what is feasible."
+    short = f'{value:g}'
+    return short if float(short) < low else repr(value)
 
 def _rounded_inwards(low, high):
     "A range in digits that people can read, and still not empty."

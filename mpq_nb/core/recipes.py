@@ -30,7 +30,8 @@ BESIDE = dict(fit=('context', 'batch'))   # fields that only one unit looks at
 RESERVE = 0.1   # of a device's memory: activations, workspace, the runtime itself
 
 # %% ../../nbs/core/03_recipes.ipynb #7ec6b1ad
-MEMORY = dict(GIB=2**30, MIB=2**20, GB=10**9, MB=10**6, G=2**30, M=2**20)   # bytes
+MEMORY = dict(TIB=2**40, GIB=2**30, MIB=2**20, KIB=2**10, TB=10**12, GB=10**9, MB=10**6, KB=10**3,
+              T=2**40, G=2**30, M=2**20, K=2**10)   # bytes
 
 def gibibytes(size, # A number of GiB, or a text such as `"24GiB"`, `"24GB"`, `"800MiB"`
              ) -> float: # GiB
@@ -38,7 +39,7 @@ def gibibytes(size, # A number of GiB, or a text such as `"24GiB"`, `"24GB"`, `"
     m = re.fullmatch(r'\s*([\d.]+(?:e-?\d+)?)\s*([a-zA-Z]*)\s*', str(size))
     try: return float(m[1]) * MEMORY[m[2].upper() or 'GIB'] / 2**30
     except (TypeError, ValueError, KeyError):
-        raise InputError(f"'{size}' is not a memory size; write it as 24, 24GiB or 24GB.") from None
+        raise InputError(f"'{size}' is not a memory size; write it as 24, 24GiB, 24GB or 500MiB.") from None
 
 # %% ../../nbs/core/03_recipes.ipynb #cb0087a5
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _check_amount(unit, value):
 def _check_count(name, value, meaning=''):
     "Raise unless a number of tokens or contexts is whole and at least 1."
     if not isinstance(value, int) or not 1 <= value < 2**31:
-        raise InputError(f"{name}={value!r}{meaning} is not a whole number of at least 1.")
+        raise InputError(f"{name}={value!r}{meaning} is not a whole number from 1 to 2³¹.")
 
 # %% ../../nbs/core/03_recipes.ipynb #6cca0ff1
 @patch(as_prop=True)

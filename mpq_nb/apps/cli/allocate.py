@@ -193,6 +193,14 @@ def _family_lines(families):
         lines.append(f'  one checkpoint holds one family of formats; {names}: {value}')
     return lines
 
+def _verdict(r):
+    "What we know of the engine that a recipe was made for."
+    from mpq_nb.core.engines import servable
+    asked = r.made['engine']
+    s = servable(r, asked)
+    nothing = f'we know of nothing in {asked} that speaks against it'
+    return nothing if s.answer == 'loads' else f'{nothing}, but nobody has run it on {s.platform}'
+
 def surprises(r,       # A `Recipe`
               s,       # The `Scores` it was chosen from
               by: str, # One of `KINDS`
@@ -203,7 +211,7 @@ def surprises(r,       # A `Recipe`
     if by == 'ours' and r.bits == max(map(bits, s.schemes)):
         lines.append('the budget is not used up: every layer has as many bits as the largest of the formats')
     if 'engine' in r.made:
-        lines.append(f"we know of nothing in {r.made['engine']} that speaks against it; without that condition "
+        lines.append(f"{_verdict(r)}; without that condition "
                      f"the predicted loss would be {r.made['loss_without_engine']:.4g} nats")
     taken = [rule_line(rule, len(s.layers)) for rule in rules_in(r, s)]
     return [*lines, *_family_lines(r.made.get('families', {})), *taken]

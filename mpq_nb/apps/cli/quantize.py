@@ -354,7 +354,7 @@ def quantize(model: str, # Name on the hub, folder, .gguf file, or demo
              # Run the modelling code that the checkpoint brings; read it first
              trust_remote_code: bool = False,
              overwrite: bool = False, # Replace the output folder if it exists
-             # With a budget: continue where an interrupted run of the same command ended
+             # Continue where an interrupted run of the same command ended
              resume: bool = False,
              out: str = 'quantized',  # Folder to write
             ):
