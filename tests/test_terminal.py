@@ -76,7 +76,7 @@ def test_help_keeps_to_a_narrow_terminal():
 
 TABLES_OF = {('score', 'method'): ['methods'], ('score', 'groups'): ['groupings'], ('score', 'engine'): ['simulated'],
              ('score', 'rounding'): ['roundings'], ('score', 'dtype'): ['dtypes'],
-             ('allocate', 'groups'): ['groupings'], ('allocate', 'engine'): ['engines', 'platforms'], ('allocate', 'by'): ['kinds'],
+             ('allocate', 'groups'): ['groupings'], ('allocate', 'format'): ['formats'], ('allocate', 'engine'): ['engines', 'platforms'], ('allocate', 'by'): ['kinds'],
              ('quantize', 'format'): ['formats'], ('quantize', 'schemes'): ['formats', 'schemes of a format'],
              ('quantize', 'engine'): ['engines', 'engine of a format'], ('quantize', 'dtype'): ['dtypes'],
              ('evaluate', 'engine'): ['simulated'], ('evaluate', 'dtype'): ['dtypes'],
