@@ -9,14 +9,12 @@ from pathlib import Path
 import torch
 import transformers
 from conftest import tiny_tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mpq_nb.allocation import allocate
 from mpq_nb.base.experts import expert_part
 from mpq_nb.base.files import atomic, InputError
-from mpq_nb.base.layers import layers
 from mpq_nb.base.quantizers import Simulation
-from mpq_nb.base.walk import vocab_size
 from mpq_nb.core.fisher import fisher_gradient, token_effects, uniform_draws, weight_errors
 from mpq_nb.evaluation import evaluate, reference
 from mpq_nb.models import load
@@ -118,7 +116,6 @@ def try_out(kind, folder):
     tok = tiny_tokenizer()
     model = tiny(kind, len(tok))
     ids = torch.randint(3, len(tok), (2, 64), generator=torch.Generator().manual_seed(1))
-    ls = layers(model)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         scores = score(model, ids, SCHEMES, rescale=False, correct_experts=False)

@@ -3,6 +3,7 @@ import warnings
 
 import pytest
 import torch
+from decoders import by_autograd
 from transformers import AutoModelForCausalLM, GptOssConfig, Qwen3MoeConfig
 
 from mpq_nb.allocation import allocate
@@ -10,9 +11,8 @@ from mpq_nb.base.experts import closed_state, expert_part
 from mpq_nb.base.files import InputError
 from mpq_nb.base.layers import layers
 from mpq_nb.base.loading import load
-from mpq_nb.base.quantizers import Simulation
 from mpq_nb.base.walk import Pass
-from mpq_nb.core.fisher import fisher, fisher_gradient, token_effects, uniform_draws, weight_errors
+from mpq_nb.core.fisher import fisher
 from mpq_nb.evaluation import evaluate, reference
 from mpq_nb.quantization import export, quantized, save_fake
 from mpq_nb.sensitivity import score
@@ -32,40 +32,11 @@ def mixture(family='qwen3_moe', vocab=96):
 
 IDS = torch.randint(3, 96, (3, 64), generator=torch.Generator().manual_seed(1))
 
-def by_autograd(model, ids, schemes):
-    "The scores of each layer from one ordinary backward pass a sequence, [N, L, Q]."
-    sim, ls, draws = Simulation(), layers(model), uniform_draws(ids)
-    total = torch.zeros(len(ids), len(ls), len(schemes))
-    model.requires_grad_(True)
-    for n, row in enumerate(ids):
-        calls = {}
-        def note(name):
-            def hook(m, args, out):
-                out.retain_grad()
-                calls[name] = args[0].detach(), out, getattr(m, 'places', None)
-            return hook
-        hooks = [model.get_submodule(l.name).register_forward_hook(note(l.name)) for l in ls]
-        logits = model(row[None]).logits
-        logits.backward(fisher_gradient(logits.detach(), draws[n:n+1]))
-        for h in hooks: h.remove()
-        for i, l in enumerate(ls):
-            x, out, places = calls[l.name]
-            w, g = model.get_submodule(l.name).weight.detach(), out.grad
-            if g is None: continue
-            h = g @ w
-            weight = token_effects(x, g, weight_errors(w, schemes, sim))
-            inputs = torch.stack([((sim.inputs(x, s) - x) * h).sum(-1) if sim.rounds_inputs(s) else torch.zeros(x.shape[:-1]) for s in schemes], -1)
-            if places is not None: weight, inputs = places.spread(weight)[None], places.spread(inputs)[None]
-            segments = torch.stack([s.sum(1) for s in weight.split(32, 1)], 1)
-            total[n, i] = ((segments**2).sum((0, 1)) + (inputs**2).sum((0, 1))) / 2 / ids.shape[1]
-    model.requires_grad_(False)
-    return total
-
 @pytest.mark.parametrize('family', FAMILIES)
 def test_scores_are_those_of_autograd(family):
     model, schemes = mixture(family), ('W4A16G32', 'MXFP4')
     got = fisher(Pass(model, IDS, layers(model), schemes, batch=2))['samples']
-    torch.testing.assert_close(got, by_autograd(model, IDS, schemes), rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(got, by_autograd(model, IDS, layers(model), schemes), rtol=1e-4, atol=1e-9)
 
 def test_an_expert_without_tokens_is_not_free():
     model = mixture()

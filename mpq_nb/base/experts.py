@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NAME', 'FLAGS', 'has_experts', 'gate_and_up', 'matrices', 'expert_part', 'Places', 'on_sequences', 'sums',
-           'sequences', 'count_tokens', 'joined', 'experts_forward', 'call', 'stored_row', 'StoredParameter',
-           'StoredExperts', 'SlicedTensors', 'is_open', 'expert_of', 'BiasLast', 'linear_layer', 'open_module',
-           'experts_modules', 'open_experts', 'whole_parameter', 'closed_state', 'counted']
+           'sequences', 'count_tokens', 'joined', 'experts_forward', 'call', 'stored_at', 'stored_row',
+           'StoredParameter', 'StoredExperts', 'SlicedTensors', 'is_open', 'expert_of', 'BiasLast', 'linear_layer',
+           'open_module', 'experts_modules', 'open_experts', 'whole_parameter', 'closed_state', 'counted']
 
 # %% ../../nbs/base/12_experts.ipynb #19ab0059
 import re
@@ -147,17 +147,24 @@ def call(linear, x, places):
 ALL_EXPERTS_FUNCTIONS.register(NAME, experts_forward)
 
 # %% ../../nbs/base/12_experts.ipynb #29d68a58
+def stored_at(tensors: Mapping, # As a hook of accelerate has them
+              name: str,        # Of one
+             ) -> dict:         # safetensors_file, weight_name, dtype; empty where no such file has it
+    "Look up where a tensor lies."
+    if isinstance(tensors, PrefixedDataset):
+        return stored_at(tensors.dataset, tensors.prefix + name)
+    where = getattr(tensors, 'index', {}).get(name, {})
+    return dict(weight_name=name) | where if 'safetensors_file' in where else {}
+
 def stored_row(tensors: Mapping, # As a hook of accelerate has them
                name: str,        # Of a tensor [experts, …]
                expert: int,
               ) -> torch.Tensor: # […]
     "Read what a tensor has for one expert, and nothing else where the file allows it."
-    if isinstance(tensors, PrefixedDataset):
-        return stored_row(tensors.dataset, tensors.prefix + name, expert)
-    where = getattr(tensors, 'index', {}).get(name, {})
-    if 'safetensors_file' not in where: return tensors[name][expert]
+    where = stored_at(tensors, name)
+    if not where: return tensors[name][expert]
     with safe_open(where['safetensors_file'], 'pt') as f:
-        row = f.get_slice(where.get('weight_name', name))[expert]
+        row = f.get_slice(where['weight_name'])[expert]
     return row.to(getattr(torch, where['dtype']))
 
 class StoredParameter:
@@ -248,15 +255,15 @@ def open_experts(model: nn.Module): # A decoder from transformers; changed in pl
 
 # %% ../../nbs/base/12_experts.ipynb #b565683a
 def whole_parameter(module, # The experts of a block, opened
-                    name: str, # `gate_proj` for the parameter of gate and up
+                    parts: tuple, # Its matrices in an expert, such as ('gate_proj', 'up_proj')
                     kind: str, # `weight` or `bias`
                    ) -> torch.Tensor: # [experts, …], as transformers keeps it
     "Put the matrices of all experts together."
     def of(expert):
-        parts = [getattr(getattr(expert, n), kind).detach() for n in name.split('+')]
-        if len(parts) == 1: whole = parts[0]
-        elif module.is_concatenated: whole = torch.cat(parts)
-        else: whole = torch.stack(parts, 1).flatten(0, 1)
+        found = [getattr(getattr(expert, n), kind).detach() for n in parts]
+        if len(found) == 1: whole = found[0]
+        elif module.is_concatenated: whole = torch.cat(found)
+        else: whole = torch.stack(found, 1).flatten(0, 1)
         is_turned = module.is_transposed and kind == 'weight'
         return whole.T if is_turned else whole
     return torch.stack([of(expert_of(module, e)) for e in range(module.num_experts)])
@@ -269,8 +276,9 @@ def closed_state(model: nn.Module, # From `open_experts`
     inside = tuple(f'{n}.{e}.' for n, m in found for e in range(m.num_experts))
     state = {k: v for k, v in model.state_dict().items() if not k.startswith(inside)}
     for prefix, m in found:
-        first = {'gate_up_proj': 'gate_proj+up_proj'} if m.has_gate else {'up_proj': 'up_proj'}
-        for whole, parts in (first | {'down_proj': 'down_proj'}).items():
+        both = dict(gate_up_proj=('gate_proj', 'up_proj'))
+        first = both if m.has_gate else dict(up_proj=('up_proj',))
+        for whole, parts in (first | dict(down_proj=('down_proj',))).items():
             state[f'{prefix}.{whole}'] = whole_parameter(m, parts, 'weight')
             if m.has_bias: state[f'{prefix}.{whole}_bias'] = whole_parameter(m, parts, 'bias')
     return state

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from accelerate.utils import PrefixedDataset
 from huggingface_hub import (
     constants as hub, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache)
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -34,7 +33,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import rename_source_key, WeightRenaming
 from transformers.utils import cached_file
 
-from .experts import experts_modules, open_experts
+from .experts import experts_modules, open_experts, stored_at
 from .files import atomic, cache_dir, InputError, unknown
 from mpq_nb.base.gguf_settings import (
     apply_scales, check_biases, complete_config, gguf_names, read_gguf, settings_left,
@@ -412,12 +411,10 @@ def stored_shape(tensors, # As a hook of accelerate has them
                  name: str, # Of one
                 ):        # A tuple; None where no file tells
     "Read a tensor's shape from its file."
-    if isinstance(tensors, PrefixedDataset):
-        return stored_shape(tensors.dataset, tensors.prefix + name)
-    where = getattr(tensors, 'index', {}).get(name, {})
-    if 'safetensors_file' not in where: return None
+    where = stored_at(tensors, name)
+    if not where: return None
     with safe_open(where['safetensors_file'], 'pt') as f:
-        return tuple(f.get_slice(where.get('weight_name', name)).get_shape())
+        return tuple(f.get_slice(where['weight_name']).get_shape())
 
 def check_shapes(info, # As transformers returns it
                  name, # Of the model, for the message
