@@ -9,8 +9,8 @@ __all__ = ['SIZES', 'FLOAT', 'WORD', 'BYTE', 'FP8', 'NEEDS', 'PACKED_BITS', 'PRO
            'check_gguf_model', 'words', 'groups_in', 'plain_tensors', 'word_tensors', 'gptq_tensors', 'awq_tensors',
            'gptq_bits', 'ct_integers', 'ct_mxfp4', 'ct_mxfp8', 'ct_nvfp4', 'Packing', 'packing_of', 'ct_tensors',
            'compressed_tensors_kind', 'compressed_tensors_bits', 'int_obstacle', 'compressed_tensors_obstacle',
-           'gguf_obstacle', 'check_packable', 'check_offered', 'unpackable_layers', 'packing_notes', 'with_fallback',
-           'packers', 'packable', 'disk_bytes', 'memory_bytes', 'free_memory', 'how', 'serving_commands',
+           'gguf_obstacle', 'packers', 'check_packable', 'check_offered', 'unpackable_layers', 'packing_notes',
+           'with_fallback', 'packable', 'disk_bytes', 'memory_bytes', 'free_memory', 'how', 'serving_commands',
            'loading_section', 'quality_section', 'hub_name', 'model_card', 'loader_name', 'export', 'reload']
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #63c5c501
@@ -338,13 +338,6 @@ def _check_one_kind(kinds, format):
         f"format '{format}' cannot hold {x} ({a}) and {y} ({b}) in one checkpoint; "
         f"solve again among {x} and what goes with it (--schemes, or scores.select).")
 
-def _others(recipe, format):
-    "Name another kind of checkpoint that holds a recipe's layers; nothing if there is none."
-    pairs = {(name, tuple(recipe.shapes[l])) for l, name in recipe.schemes.items()}
-    def holds(f): return not any(f.lacks(*pair) for pair in pairs)
-    other = [name for name, f in FORMATS.items() if name != format and holds(f)]
-    return f' {other[0]} holds this recipe (--format {other[0]}).' if other else ''
-
 def _check_experts(recipe, format):
     "Raise unless all experts of a recipe have one scheme."
     of_experts = {name: l for l, name in recipe.schemes.items() if expert_part(l)}
@@ -355,11 +348,8 @@ def _check_experts(recipe, format):
         "of such a checkpoint as if they had one scheme. Give them one (--fixed "
         f"'*.experts.*={x}'), or write auto_round.")
 
-def check_packable(recipe, # Any
-                   format, # One of `FORMATS`
-                  ):
-    "Raise `InputError` unless `format` can hold every layer of `recipe` and be read back."
-    if format not in FORMATS: raise unknown('export format', format, FORMATS)
+def _check_held(recipe, format):
+    "Raise unless `format` can hold every layer of `recipe`, without a look at other formats."
     if recipe.has_head:
         raise InputError(
             f"format '{format}' keeps the output layer as it is, but this recipe quantizes "
@@ -369,13 +359,32 @@ def check_packable(recipe, # Any
     if f.is_file: experts_types(recipe.schemes)
     for l, name in recipe.schemes.items():
         why = f.lacks(name, recipe.shapes[l])
-        if why: raise InputError(f"format '{format}' cannot hold {l} in {name}: {name} {why}."
-                                 + _others(recipe, format))
+        if why: raise InputError(f"format '{format}' cannot hold {l} in {name}: {name} {why}.")
         if scheme(name).bits < 16: kinds.setdefault(f.kind(name), (l, name))
     if not kinds:
         raise InputError(
             'this recipe leaves every layer in 16 bits: there is nothing to quantize.')
     _check_one_kind(kinds, format)
+
+def packers(recipe # Any
+           ) -> list: # Of names of `FORMATS`
+    "List the formats that can pack a recipe."
+    def fits(format):
+        try: _check_held(recipe, format)
+        except InputError: return False
+        return True
+    return [f for f in FORMATS if fits(f)]
+
+def check_packable(recipe, # Any
+                   format, # One of `FORMATS`
+                  ):
+    "Raise `InputError` unless `format` can hold every layer of `recipe` and be read back."
+    if format not in FORMATS: raise unknown('export format', format, FORMATS)
+    try: _check_held(recipe, format)
+    except InputError as e:
+        other = packers(recipe)
+        if not other: raise
+        raise InputError(f'{e} {other[0]} holds this recipe (--format {other[0]}).') from None
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #c144444d
 def check_offered(names, # Of schemes
@@ -436,16 +445,6 @@ def with_fallback(names, # Of schemes
     lacks = FORMATS[format].lacks
     stranded = any(all(lacks(n, l.shape) for n in names) for l in ls)
     return (*names, 'BF16') if stranded else tuple(names)
-
-# %% ../../nbs/ship/03_checkpoints.ipynb #659718a0
-def packers(recipe # Any
-           ) -> list: # Of names of `FORMATS`
-    "List the formats that can pack a recipe."
-    def fits(format):
-        try: check_packable(recipe, format)
-        except InputError: return False
-        return True
-    return [f for f in FORMATS if fits(f)]
 
 # %% ../../nbs/ship/03_checkpoints.ipynb #76f0abfb
 def packable(schemes, # Names of formats
